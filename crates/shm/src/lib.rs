@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Shared memory between domains that do not trust each other.
+//!
+//! This crate is the one home of shared-memory `unsafe`; its rules are in `SAFETY.md`. From the
+//! bottom up:
+//!
+//! ```text
+//!   region    a mapping of a sealed file, read-write or read-only
+//!   words     the same memory as 64-bit atomics (heap memory under loom)
+//!   layout    where everything lies in a channel file, byte by byte
+//!   cell      one 64-byte ring entry as a private value
+//!   ring      producer and consumer of cells, and of the payload area behind them
+//!   doorbell  who sleeps, and who must ring
+//!   buffer    memory of the user, lent for the time of one request
+//! ```
+//!
+//! Each file of a channel has exactly one writer. A side therefore keeps everything that it says
+//! (its outgoing cells and payload, but also how far it has read what came in) in its own
+//! outgoing file, and maps the peer's file read-only. A hostile peer can write nonsense into its
+//! own file and nowhere else.
+//!
+//! What this crate does not do: it knows nothing of messages, matching or policy, and it makes no
+//! file descriptors; islands do (`diolkos-island`).
+
+pub mod barrier;
+pub mod buffer;
+pub mod cell;
+pub mod copy;
+pub mod doorbell;
+pub mod fork;
+pub mod layout;
+pub mod region;
+pub mod ring;
+pub mod sync;
+pub mod words;
+
+pub use buffer::{Sink, Source};
+pub use cell::Cell;
+pub use region::{Access, Region, RegionError};
+pub use ring::{Consumer, PayloadRef, PeerFault, Producer, PushError};

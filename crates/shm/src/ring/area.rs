@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Where the producer puts payloads: two byte rings, of private arithmetic only.
+
+use std::collections::VecDeque;
+
+use crate::layout::{BULK_BYTES, CELL_COUNT, SMALL_BYTES};
+
+/// Payloads up to this many bytes go to the small part.
+pub const SMALL_PAYLOAD_MAX: usize = 1024;
+/// The smallest window of the bulk part.
+pub const WINDOW_BYTES_MIN: u64 = 256 << 10;
+/// Allocations are cache lines.
+const ALIGN: u64 = 64;
+
+/// A rotating byte range: `tail <= head <= tail + window`.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByteRing {
+    head: u64,
+    tail: u64,
+}
+
+impl ByteRing {
+    /// Position of `len` contiguous bytes, or `None` while there is no room.
+    #[inline]
+    fn place(&self, len: u64, window: u64) -> Option<u64> {
+        let at = self.head % window;
+        let skip = if at + len > window { window - at } else { 0 };
+        let position = self.head + skip;
+        (position + len - self.tail <= window).then_some(position)
+    }
+}
+
+/// The producer's view of the area.
+pub struct Area {
+    small: ByteRing,
+    bulk: ByteRing,
+    /// Bytes of the bulk part in use, a power of two; changes only when nothing is in flight.
+    window: u64,
+    /// For each cell in flight with a payload here, in order: its index, and the heads of both
+    /// rings after it.
+    marks: VecDeque<(u64, u64, u64)>,
+}
+
+impl Area {
+    pub fn new(window: u64) -> Self {
+        Self {
+            small: ByteRing::default(),
+            bulk: ByteRing::default(),
+            window: clamp_window(window),
+            marks: VecDeque::with_capacity(CELL_COUNT),
+        }
+    }
+
+    /// Takes room for a payload; the offset counts from the start of the area.
+    #[inline]
+    pub fn allocate(&mut self, len_bytes: usize) -> Option<usize> {
+        let len = (len_bytes as u64).next_multiple_of(ALIGN);
+        if len_bytes <= SMALL_PAYLOAD_MAX {
+            let position = self.small.place(len, SMALL_BYTES as u64)?;
+            self.small.head = position + len;
+            Some((position % SMALL_BYTES as u64) as usize)
+        } else {
+            let position = self.bulk.place(len, self.window)?;
+            self.bulk.head = position + len;
+            Some(SMALL_BYTES + (position % self.window) as usize)
+        }
+    }
+
+    /// Notes that the cell at `index` has been published with all allocations so far.
+    #[inline]
+    pub fn mark(&mut self, index: u64) {
+        self.marks.push_back((index, self.small.head, self.bulk.head));
+    }
+
+    /// Frees what belongs to cells before `consumed`.
+    #[inline]
+    pub fn release(&mut self, consumed: u64) {
+        while let Some(&(index, small, bulk)) = self.marks.front()
+            && index < consumed
+        {
+            self.small.tail = small;
+            self.bulk.tail = bulk;
+            self.marks.pop_front();
+        }
+    }
+
+    /// Whether the bulk part is empty, so that its pages may be given back.
+    pub fn bulk_is_idle(&self) -> bool {
+        self.bulk.head == self.bulk.tail
+    }
+
+    /// Bytes of the bulk part that were ever touched since the last [`Area::forget_bulk`].
+    pub fn bulk_touched(&self) -> usize {
+        self.bulk.head.min(self.window) as usize
+    }
+
+    /// Starts the bulk part anew after its pages were given back. Only when idle.
+    pub fn forget_bulk(&mut self) {
+        debug_assert!(self.bulk_is_idle());
+        self.bulk = ByteRing::default();
+        for mark in &mut self.marks {
+            mark.2 = 0;
+        }
+    }
+
+    /// Adopts another window when nothing is in flight; otherwise does nothing. Returns how many
+    /// bytes at the start of the bulk part are not used any more, whose pages may be given back.
+    pub fn resize(&mut self, window: u64) -> usize {
+        let window = clamp_window(window);
+        if window == self.window || !self.bulk_is_idle() {
+            return 0;
+        }
+        let touched = self.bulk_touched();
+        self.window = window;
+        self.forget_bulk();
+        touched
+    }
+
+    #[cfg(not(loom))]
+    pub fn window(&self) -> u64 {
+        self.window
+    }
+}
+
+/// A window is a power of two between the smallest useful one and the whole bulk part, whatever a
+/// peer may ask for.
+fn clamp_window(window: u64) -> u64 {
+    let window = window.clamp(WINDOW_BYTES_MIN, BULK_BYTES as u64);
+    if window.is_power_of_two() { window } else { window.next_power_of_two() / 2 }
+}
