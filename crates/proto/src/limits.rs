@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every limit of the message protocols, by name.
+
+/// Longest message that is sent without asking the receiver first, in bytes.
+pub const EAGER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of unreceived eager messages that one peer may have outstanding at a receiver.
+pub const CREDIT_BYTES: u64 = 1 << 20;
+/// Unreceived messages (eager or announced) that one peer may have outstanding at a receiver.
+pub const CREDIT_MESSAGES: u64 = 1024;
+/// Sends that may wait for room towards one peer; one more is refused.
+pub const QUEUED_SENDS_MAX: usize = 4096;
+/// Requests that one endpoint may have at a time.
+pub const REQUESTS_MAX: usize = 1 << 20;
+/// Peers that one endpoint may have at a time.
+pub const PARTNERS_MAX: usize = 4096;
+/// Cells taken from one peer before the others get their turn.
+pub const BATCH_CELLS: usize = 32;
+
+/// Length of the next fragment of a payload with `left` bytes to go, of which `done` are under
+/// way: short ones first, so that the receiver's copy starts early and overlaps with ours.
+#[inline]
+#[must_use]
+pub fn fragment_bytes(done: usize, left: usize) -> usize {
+    let fragment = if done < 16 << 10 { 4 << 10 } else { 16 << 10 };
+    if left < fragment + fragment / 2 { left } else { fragment }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The table of requests: a slab with generations and a list of the complete ones.
+
+use std::collections::HashMap;
+
+use super::multi::Multi;
+use super::{Envelope, PeerId, Refusal, RequestId, Status, StatusCode};
+use crate::lane::Lane;
+use crate::limits::REQUESTS_MAX;
+
+const NONE: u32 = u32::MAX;
+
+/// What a request is doing; its data is in the variant.
+pub(super) enum Body<L: Lane> {
+    Free { next: u32 },
+    /// Linked into the list of complete requests.
+    Complete { previous: u32, next: u32 },
+    Connecting,
+    /// A send that waits in its partner's queue, for its acceptance, or is being streamed.
+    Sending { source: L::Source, announced: bool },
+    /// A receive in the matcher's list.
+    Posted { sink: L::Sink },
+    /// A receive whose message is coming in: `received` of `expected` bytes so far.
+    Filling { sink: L::Sink, received: u64, expected: u64, rendezvous: bool },
+    /// A multi-receive; its state is in `multis`, to keep this enum free of drop glue.
+    Multi,
+}
+
+pub(super) struct Slot<L: Lane> {
+    generation: u32,
+    /// Free it when it completes; nobody will ask.
+    pub forgotten: bool,
+    /// The multi-receive that this receive is a part of, and where its data lies there.
+    pub parent: Option<(u32, usize)>,
+    pub status: Status,
+    pub body: Body<L>,
+}
+
+pub(super) struct Requests<L: Lane> {
+    slots: Vec<Slot<L>>,
+    free: u32,
+    live: usize,
+    complete_first: u32,
+    complete_last: u32,
+    pub multis: HashMap<u32, Multi<L>>,
+}
+
+impl<L: Lane> Default for Requests<L> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            live: 0,
+            complete_first: NONE,
+            complete_last: NONE,
+            multis: HashMap::new(),
+        }
+    }
+}
+
+impl<L: Lane> Requests<L> {
+    pub fn len(&self) -> usize {
+        self.live
+    }
+
+    #[inline]
+    pub fn add(&mut self, body: Body<L>, status: Status) -> Result<u32, Refusal> {
+        if self.live >= REQUESTS_MAX {
+            return Err(Refusal::NoResources);
+        }
+        Ok(self.add_required(body, status))
+    }
+
+    /// As `add`, without the limit: for requests that finish something begun.
+    #[inline]
+    pub fn add_required(&mut self, body: Body<L>, status: Status) -> u32 {
+        self.live += 1;
+        if self.free != NONE {
+            let index = self.free;
+            let slot = &mut self.slots[index as usize];
+            let Body::Free { next } = slot.body else { unreachable!("a used slot on the free list") };
+            self.free = next;
+            slot.forgotten = false;
+            slot.parent = None;
+            slot.status = status;
+            slot.body = body;
+            return index;
+        }
+        self.slots.push(Slot { generation: 1, forgotten: false, parent: None, status, body });
+        self.slots.len() as u32 - 1
+    }
+
+    pub fn add_connect(&mut self) -> Result<RequestId, Refusal> {
+        let status = Status::of(PeerId::SELF, &Envelope::default(), 0);
+        let index = self.add(Body::Connecting, status)?;
+        Ok(self.id(index))
+    }
+
+    #[inline(always)]
+    pub fn id(&self, index: u32) -> RequestId {
+        RequestId::new(index, self.slots[index as usize].generation)
+    }
+
+    #[inline(always)]
+    pub fn slot(&mut self, index: u32) -> &mut Slot<L> {
+        &mut self.slots[index as usize]
+    }
+
+    /// The slot that a peer names; whether it fits is the caller's question.
+    #[inline(always)]
+    pub fn alleged(&mut self, index: u32) -> Option<&mut Slot<L>> {
+        self.slots.get_mut(index as usize)
+    }
+
+    #[inline(always)]
+    pub fn check(&self, id: RequestId) -> Result<u32, Refusal> {
+        match self.slots.get(id.index() as usize) {
+            Some(slot) if slot.generation == id.generation() => Ok(id.index()),
+            _ => Err(Refusal::BadRequest),
+        }
+    }
+
+    #[inline(always)]
+    pub fn is_complete(&self, id: RequestId) -> Result<bool, Refusal> {
+        let index = self.check(id)?;
+        Ok(matches!(self.slots[index as usize].body, Body::Complete { .. }))
+    }
+
+    pub fn is_connect(&self, index: u32) -> bool {
+        matches!(self.slots[index as usize].body, Body::Connecting)
+    }
+
+    pub fn is_send(&self, index: u32) -> bool {
+        matches!(self.slots[index as usize].body, Body::Sending { .. })
+    }
+
+    #[inline]
+    pub fn take_complete(&mut self, id: RequestId) -> Result<Option<Status>, Refusal> {
+        let index = self.check(id)?;
+        let slot = &self.slots[index as usize];
+        let Body::Complete { .. } = slot.body else { return Ok(None) };
+        let status = slot.status;
+        self.unlink(index);
+        self.free(index);
+        Ok(Some(status))
+    }
+
+    pub fn take_first_complete(
+        &mut self,
+        fits: impl Fn(&Status) -> bool,
+    ) -> Option<(RequestId, Status)> {
+        let mut at = self.complete_first;
+        while at != NONE {
+            let slot = &self.slots[at as usize];
+            let Body::Complete { next, .. } = slot.body else {
+                unreachable!("an open request on the complete list")
+            };
+            if fits(&slot.status) {
+                let found = (self.id(at), slot.status);
+                self.unlink(at);
+                self.free(at);
+                return Some(found);
+            }
+            at = next;
+        }
+        None
+    }
+
+    /// Ends a request. What waited for it finds it on the list, unless nobody will ask.
+    #[inline]
+    pub fn complete(&mut self, index: u32, code: StatusCode, transferred_bytes: u64) {
+        let previous = self.complete_last;
+        let slot = &mut self.slots[index as usize];
+        debug_assert!(!matches!(slot.body, Body::Free { .. } | Body::Complete { .. }));
+        slot.status.code = code;
+        slot.status.transferred_bytes = transferred_bytes;
+        if let Some((parent, offset)) = slot.parent {
+            let status = slot.status;
+            self.free(index);
+            self.deliver_to_multi(parent, offset, status);
+            return;
+        }
+        if slot.forgotten {
+            self.free(index);
+            return;
+        }
+        slot.body = Body::Complete { previous, next: NONE };
+        if previous == NONE {
+            self.complete_first = index;
+        } else if let Body::Complete { next, .. } = &mut self.slots[previous as usize].body {
+            *next = index;
+        }
+        self.complete_last = index;
+    }
+
+    pub fn forget(&mut self, id: RequestId) {
+        let Ok(index) = self.check(id) else { return };
+        if let Body::Complete { .. } = self.slots[index as usize].body {
+            self.unlink(index);
+            self.free(index);
+        } else {
+            self.slots[index as usize].forgotten = true;
+            self.free_forgotten_multi(index);
+        }
+    }
+
+    pub fn finish_connect(&mut self, id: RequestId, result: Result<PeerId, StatusCode>) {
+        let Ok(index) = self.check(id) else { return };
+        if !self.is_connect(index) {
+            return;
+        }
+        let code = match result {
+            Ok(peer) => {
+                self.slots[index as usize].status.source = peer;
+                StatusCode::Success
+            }
+            Err(code) => code,
+        };
+        self.complete(index, code, 0);
+    }
+
+    /// Ends every request that is bound to a peer, or all that are open.
+    pub fn fail_bound(&mut self, peer: PeerId, code: StatusCode) {
+        self.fail_where(code, |slot| {
+            slot.status.source == peer
+                && matches!(slot.body, Body::Sending { .. } | Body::Filling { .. })
+        });
+    }
+
+    pub fn fail_all(&mut self, code: StatusCode) {
+        self.fail_where(code, |slot| {
+            !matches!(slot.body, Body::Free { .. } | Body::Complete { .. })
+        });
+    }
+
+    fn fail_where(&mut self, code: StatusCode, doomed: impl Fn(&Slot<L>) -> bool) {
+        for index in 0..self.slots.len() as u32 {
+            if doomed(&self.slots[index as usize]) {
+                self.complete(index, code, 0);
+            }
+        }
+    }
+
+    #[inline]
+    pub fn free(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        // Zero is skipped, so that a name made of zeros never fits.
+        slot.generation = slot.generation.wrapping_add(1).max(1);
+        slot.body = Body::Free { next: self.free };
+        self.free = index;
+        self.live -= 1;
+    }
+
+    #[inline]
+    fn unlink(&mut self, index: u32) {
+        let Body::Complete { previous, next } = self.slots[index as usize].body else { return };
+        if previous == NONE {
+            self.complete_first = next;
+        } else if let Body::Complete { next: link, .. } = &mut self.slots[previous as usize].body {
+            *link = next;
+        }
+        if next == NONE {
+            self.complete_last = previous;
+        } else if let Body::Complete { previous: link, .. } = &mut self.slots[next as usize].body {
+            *link = previous;
+        }
+    }
+}

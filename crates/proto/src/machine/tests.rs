@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The machine under test, in one thread, without time: two or more endpoints joined by queues.
+//!
+//! ```text
+//!   world       the harness: endpoints, numbered messages, `drive` until nothing moves
+//!   timeline    each protocol as a story: what is called, what is seen
+//!   multi       one buffer for many messages
+//!   handler     the unexpected handler
+//!   flow        credit, full rings, floods, sleepers that must be woken
+//!   death       peers that leave or die, at every stage
+//!   hostile     frames that no honest peer would write
+//!   model       random programs against a naive model of MX
+//! ```
+
+mod death;
+mod flow;
+mod handler;
+mod hostile;
+mod model;
+mod multi;
+mod timeline;
+mod world;
