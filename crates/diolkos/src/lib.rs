@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Endpoints: messages between domains that are kept apart.
+//!
+//! This crate joins the others: the machine of `diolkos-proto` moves messages over lanes made of
+//! `diolkos-shm` rings, which islands of `diolkos-island` introduce. It owns what they may not
+//! have: threads, waiting and real time. The doors (Python, C) see this crate and no other.
+//!
+//! ```no_run
+//! use diolkos::{Endpoint, Envelope, OpenOptions, Selector, Source, Target};
+//!
+//! let alice = Endpoint::open(&OpenOptions { name: Some("alice".into()), ..Default::default() })?;
+//! let bob = alice.connect(&Target::Name("bob".into()), None, None)?;
+//! let text = b"hello";
+//! // SAFETY: `text` lives for ever.
+//! let source = unsafe { Source::from_raw(text.as_ptr(), text.len()) };
+//! alice.isend(source, bob, &Envelope { match_info: 7, ..Default::default() })?;
+//! # Ok::<(), diolkos::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod calibrate;
+mod endpoint;
+mod error;
+mod lane;
+mod lock;
+mod peers;
+mod wait;
+
+pub use calibrate::bulk_window_bytes;
+pub use diolkos_island::{Identity, IslandError, Road, Target};
+pub use diolkos_proto::matching::ContextBits;
+pub use diolkos_proto::{Claim, Envelope, HandlerAction, MultiEvent, PeerId, RequestId, Selector};
+pub use diolkos_proto::{Sent, Space, Status, StatusCode};
+pub use diolkos_shm::{Sink, Source};
+pub use endpoint::{Endpoint, Handler, OpenOptions};
+pub use error::Error;
+pub use peers::{Counters, PeerInfo};

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Introductions: peers come, are watched, and go.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use diolkos_island::{ChannelEnds, Event, Island, IslandError, Road, Target};
+use diolkos_proto::{Machine, PeerId, RequestId, StatusCode};
+use diolkos_shm::layout::{HOME_CHANNELS_MAX, HOME_WORD_CHANNELS, HOME_WORD_ENDPOINT};
+use diolkos_shm::sync::Ordering;
+use diolkos_shm::words::Words;
+use rustix::event::epoll;
+
+use crate::calibrate::bulk_window_bytes;
+use crate::endpoint::Core;
+use crate::error::Error;
+use crate::lane::{LaneError, ShmLane};
+
+/// Bulk memory that all peers of one endpoint should rotate over together.
+const POOL_BYTES: u64 = 64 << 20;
+/// The smallest share that makes sense to ask for.
+const SHARE_BYTES_MIN: u64 = 256 << 10;
+
+/// What an endpoint knows of a peer.
+#[derive(Clone, Debug)]
+pub struct PeerInfo {
+    /// Its endpoint number.
+    pub number: u32,
+    /// Its name.
+    pub name: String,
+    /// The road to it.
+    pub road: Road,
+    /// Why this road.
+    pub reason: String,
+    /// The channel's number at the backend.
+    pub channel: u64,
+    /// How it left, once it is gone.
+    pub gone: Option<StatusCode>,
+}
+
+/// What crossed an endpoint so far, and what is in it now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Messages sent to peers that are still connected.
+    pub tx_messages: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Messages received.
+    pub rx_messages: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Doorbells rung for sleeping peers.
+    pub doorbells_rung: u64,
+    /// Times that this endpoint slept.
+    pub sleeps: u64,
+    /// Messages waiting for a receive.
+    pub unexpected: u64,
+    /// Receives waiting for a message.
+    pub posted: u64,
+    /// Requests that exist.
+    pub requests: u64,
+}
+
+/// A peer's descriptors and its line of counters.
+pub(crate) struct Peer {
+    pub info: PeerInfo,
+    /// Rung by the peer; watched, never read (edge-triggered).
+    doorbell: Option<OwnedFd>,
+    /// Readable once the peer's process is gone.
+    liveness: Option<OwnedFd>,
+    counter_line: usize,
+}
+
+/// What the descriptors of an endpoint stand for, in their epoll data.
+pub(crate) enum Token {
+    Control,
+    Wakeup,
+    Doorbell,
+    Liveness(PeerId),
+}
+
+impl Token {
+    pub fn to_data(&self) -> epoll::EventData {
+        epoll::EventData::new_u64(match self {
+            Self::Control => 0,
+            Self::Wakeup => 1,
+            Self::Doorbell => 2,
+            Self::Liveness(peer) => 1 << 32 | u64::from(peer.to_raw()),
+        })
+    }
+
+    pub fn from_data(data: epoll::EventData) -> Self {
+        match data.u64() {
+            0 => Self::Control,
+            1 => Self::Wakeup,
+            2 => Self::Doorbell,
+            other => Self::Liveness(PeerId::from_raw(other as u32)),
+        }
+    }
+}
+
+/// A connect that waits for its introduction.
+struct PendingConnect {
+    request: RequestId,
+    target: Target,
+    road: Option<Road>,
+    timeout_ms: Option<u32>,
+}
+
+/// The peers of an endpoint, and how they came.
+pub(crate) struct Peers {
+    pub island: Box<dyn Island>,
+    known: HashMap<PeerId, Peer>,
+    pending: HashMap<u32, PendingConnect>,
+    failures: HashMap<RequestId, IslandError>,
+    next_ticket: u32,
+    home: Option<Words>,
+    attention_seen: u32,
+}
+
+impl Peers {
+    pub fn new(island: Box<dyn Island>) -> Self {
+        let home = island.home().map(|region| Words::new(region.clone()));
+        Self {
+            island,
+            known: HashMap::new(),
+            pending: HashMap::new(),
+            failures: HashMap::new(),
+            next_ticket: 0,
+            home,
+            attention_seen: 0,
+        }
+    }
+
+    pub fn info(&self, peer: PeerId) -> Option<&PeerInfo> {
+        self.known.get(&peer).map(|known| &known.info)
+    }
+
+    /// Whether the backend has sent something since we last looked. One load.
+    #[inline(always)]
+    pub fn attention(&self) -> bool {
+        match &self.home {
+            // ORDERING: relaxed; a hint to look at the socket, which orders everything itself.
+            Some(home) => home.load(0, Ordering::Relaxed) as u32 != self.attention_seen,
+            None => false,
+        }
+    }
+
+    fn live_peer(&self, mut wanted: impl FnMut(&PeerInfo) -> bool) -> Option<PeerId> {
+        let live = |(peer, known): (&PeerId, &Peer)| {
+            (known.info.gone.is_none() && wanted(&known.info)).then_some(*peer)
+        };
+        self.known.iter().find_map(live)
+    }
+
+    /// Whether this island ever had a backend.
+    pub fn has_backend(&self) -> bool {
+        self.home.is_some()
+    }
+
+    pub fn take_failure(&mut self, request: RequestId) -> Option<IslandError> {
+        self.failures.remove(&request)
+    }
+
+    /// Forgets a connect that nobody waits for any more.
+    pub fn cancel_connect(&mut self, request: RequestId) {
+        let ticket = self.pending.iter().find(|(_, p)| p.request == request).map(|(t, _)| *t);
+        if let Some(ticket) = ticket {
+            self.pending.remove(&ticket);
+            self.island.cancel(ticket);
+        }
+    }
+}
+
+impl Core {
+    /// Starts an introduction; the request completes when it is done.
+    pub fn iconnect(
+        &mut self,
+        target: &Target,
+        road: Option<Road>,
+        timeout_ms: Option<u32>,
+    ) -> Result<RequestId, Error> {
+        let request = self.machine.begin_connect()?;
+        let identity = self.peers.island.identity();
+        let is_self = match target {
+            Target::Name(name) => *name == identity.name,
+            Target::Number(number) => *number == identity.number,
+        };
+        if is_self {
+            self.machine.finish_connect(request, Ok(PeerId::SELF));
+            return Ok(request);
+        }
+        let fits = |info: &PeerInfo| {
+            let named = match target {
+                Target::Name(name) => info.name == *name,
+                Target::Number(number) => info.number == *number,
+            };
+            named && road.is_none_or(|road| road == info.road)
+        };
+        if let Some(peer) = self.peers.live_peer(fits) {
+            self.machine.finish_connect(request, Ok(peer));
+            return Ok(request);
+        }
+        let peers = &mut self.peers;
+        peers.next_ticket = peers.next_ticket.wrapping_add(1);
+        let ticket = peers.next_ticket;
+        if let Err(error) = peers.island.connect(ticket, target, road, timeout_ms) {
+            self.fail_connect(request, error);
+            return Ok(request);
+        }
+        let pending = PendingConnect { request, target: target.clone(), road, timeout_ms };
+        self.peers.pending.insert(ticket, pending);
+        Ok(request)
+    }
+
+    fn fail_connect(&mut self, request: RequestId, error: IslandError) {
+        self.peers.failures.insert(request, error);
+        self.machine.finish_connect(request, Err(StatusCode::Refused));
+    }
+
+    /// Takes everything that the island has to say. Never waits.
+    #[cold]
+    pub fn take_events(&mut self) {
+        if let Some(home) = &self.peers.home {
+            self.peers.attention_seen = home.load(0, Ordering::Relaxed) as u32;
+        }
+        while let Some(event) = self.peers.island.poll_event(self.clock.now_ms()) {
+            match event {
+                Event::Connected { ticket, ends } => {
+                    let pending = self.peers.pending.remove(&ticket);
+                    let result = self.welcome(*ends);
+                    if let Some(pending) = pending {
+                        match result {
+                            Ok(peer) => self.machine.finish_connect(pending.request, Ok(peer)),
+                            Err(error) => self.fail_connect(pending.request, error),
+                        }
+                    }
+                }
+                Event::AlreadyConnected { ticket, channel } => {
+                    self.already_connected(ticket, channel);
+                }
+                Event::Refused { ticket, error } => {
+                    if let Some(pending) = self.peers.pending.remove(&ticket) {
+                        self.fail_connect(pending.request, error);
+                    }
+                }
+                Event::Introduced(ends) => {
+                    // Without memory for it the peer is not let in; it sees a closed channel.
+                    let channel = ends.channel;
+                    if self.welcome(*ends).is_err() {
+                        self.peers.island.disconnect(channel);
+                    }
+                }
+                Event::Gone { channel, .. } => {
+                    if let Some(peer) = self.peers.live_peer(|info| info.channel == channel) {
+                        self.machine.peer_failed(peer, StatusCode::PeerClosed, "it left");
+                    }
+                }
+                Event::BackendLost => self.watch_island(),
+                Event::BackendReturned => self.backend_returned(),
+                _ => {}
+            }
+        }
+        self.bury();
+    }
+
+    fn already_connected(&mut self, ticket: u32, channel: u64) {
+        let Some(pending) = self.peers.pending.remove(&ticket) else { return };
+        match self.peers.live_peer(|info| info.channel == channel) {
+            Some(peer) => self.machine.finish_connect(pending.request, Ok(peer)),
+            None => {
+                // The channel ended on our side and the backend has not heard of it: once more.
+                self.peers.island.disconnect(channel);
+                self.reissue(ticket, pending);
+            }
+        }
+    }
+
+    fn reissue(&mut self, ticket: u32, pending: PendingConnect) {
+        let PendingConnect { ref target, road, timeout_ms, request } = pending;
+        match self.peers.island.connect(ticket, target, road, timeout_ms) {
+            Ok(()) => {
+                self.peers.pending.insert(ticket, pending);
+            }
+            Err(error) => self.fail_connect(request, error),
+        }
+    }
+
+    fn backend_returned(&mut self) {
+        self.peers.home = self.peers.island.home().map(|region| Words::new(region.clone()));
+        self.watch_island();
+        for (ticket, pending) in std::mem::take(&mut self.peers.pending) {
+            self.reissue(ticket, pending);
+        }
+        self.publish_counters();
+    }
+
+    /// Watches the island's descriptor, which changes when a backend is lost or returns. A closed
+    /// descriptor has left the epoll set by itself.
+    pub fn watch_island(&mut self) {
+        if let Some(descriptor) = self.peers.island.descriptor() {
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            match epoll::add(&self.epoll, descriptor, Token::Control.to_data(), flags) {
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Makes a peer of the end of a channel.
+    pub fn welcome(&mut self, ends: ChannelEnds) -> Result<PeerId, IslandError> {
+        let grant = |error: LaneError| IslandError::BackendMisbehaved {
+            what: match error {
+                LaneError::Header(error) => error.to_string(),
+                LaneError::Region(error) => error.to_string(),
+            },
+        };
+        let lane = ShmLane::new(
+            ends.channel,
+            ends.outgoing,
+            ends.incoming,
+            ends.doorbell_out,
+            bulk_window_bytes(),
+        )
+        .map_err(grant)?;
+        let full = |_| IslandError::Limit { what: "this endpoint has too many peers".into() };
+        let peer = self.machine.add_partner(lane).map_err(full)?;
+        let watch = |fd: &OwnedFd, token: Token| {
+            let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&self.epoll, fd.as_fd(), token.to_data(), flags)
+        };
+        let mut watched = watch(&ends.doorbell_in, Token::Doorbell);
+        if let Some(liveness) = &ends.liveness {
+            watched = watched.and_then(|()| watch(liveness, Token::Liveness(peer)));
+        }
+        if let Err(errno) = watched {
+            let _ = self.machine.disconnect(peer);
+            return Err(IslandError::System { call: "epoll_ctl", errno });
+        }
+        self.peers.known.retain(|other, _| self.machine.knows(*other));
+        let counter_line = self.free_counter_line();
+        let info = PeerInfo {
+            number: ends.peer.number,
+            name: ends.peer.name,
+            road: ends.road,
+            reason: ends.reason,
+            channel: ends.channel,
+            gone: None,
+        };
+        let doorbell = Some(ends.doorbell_in);
+        self.peers
+            .known
+            .insert(peer, Peer { info, doorbell, liveness: ends.liveness, counter_line });
+        self.share_pool();
+        self.publish_counters();
+        Ok(peer)
+    }
+
+    /// The process behind a peer is gone.
+    pub fn peer_died(&mut self, peer: PeerId) {
+        self.machine.peer_failed(peer, StatusCode::PeerDied, "its process died");
+        self.bury();
+    }
+
+    /// Closes what belonged to departed peers and tells the backend.
+    pub fn bury(&mut self) {
+        let mut changed = false;
+        while let Some((peer, code, _)) = self.machine.take_departed() {
+            changed = true;
+            let Some(known) = self.peers.known.get_mut(&peer) else { continue };
+            known.info.gone = Some(code);
+            // Removed by hand: the peer and the backend hold the same open files, so closing our
+            // descriptors would not take them out of the set.
+            for descriptor in [known.doorbell.take(), known.liveness.take()].into_iter().flatten() {
+                let _ = epoll::delete(&self.epoll, &descriptor);
+            }
+            let line = std::mem::replace(&mut known.counter_line, HOME_CHANNELS_MAX);
+            let channel = known.info.channel;
+            self.clear_counter_line(line);
+            self.peers.island.disconnect(channel);
+        }
+        if changed {
+            self.share_pool();
+        }
+    }
+
+    /// Divides the bulk pool among the peers that are there.
+    fn share_pool(&mut self) {
+        let peers: Vec<PeerId> = self.machine.peers().collect();
+        let share = (POOL_BYTES / peers.len().max(1) as u64)
+            .clamp(SHARE_BYTES_MIN, bulk_window_bytes());
+        for peer in peers {
+            if let Some(lane) = self.machine.lane_mut(peer) {
+                lane.ask_window(share);
+            }
+        }
+    }
+
+    fn free_counter_line(&self) -> usize {
+        let used: std::collections::HashSet<usize> =
+            self.peers.known.values().map(|known| known.counter_line).collect();
+        (0..HOME_CHANNELS_MAX).find(|line| !used.contains(line)).unwrap_or(HOME_CHANNELS_MAX)
+    }
+
+    fn clear_counter_line(&self, line: usize) {
+        if let Some(home) = &self.peers.home
+            && line < HOME_CHANNELS_MAX
+        {
+            home.store(HOME_WORD_CHANNELS + 8 * line, 0, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the counters where others can read them. Plain stores: nobody is disturbed.
+    #[cold]
+    pub fn publish_counters(&mut self) {
+        let Some(home) = &self.peers.home else { return };
+        let (unexpected, unexpected_bytes) = self.machine.unexpected();
+        let endpoint = [
+            self.peers.known.len() as u64,
+            self.wakeups,
+            self.sleeps,
+            self.polls_with_work,
+            unexpected as u64,
+            unexpected_bytes,
+            self.machine.posted_count() as u64,
+            self.machine.request_count() as u64,
+        ];
+        for (i, value) in endpoint.into_iter().enumerate() {
+            home.store(HOME_WORD_ENDPOINT + i, value, Ordering::Relaxed);
+        }
+        for (peer, known) in &self.peers.known {
+            if known.counter_line < HOME_CHANNELS_MAX {
+                let line = channel_line(&mut self.machine, *peer, known.info.channel);
+                for (i, value) in line.into_iter().enumerate() {
+                    let word = HOME_WORD_CHANNELS + 8 * known.counter_line + i;
+                    home.store(word, value, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// The endpoint's counters as a private value.
+    pub fn counters(&mut self) -> Counters {
+        let peers: Vec<PeerId> = self.machine.peers().collect();
+        let mut sum = Counters {
+            sleeps: self.sleeps,
+            unexpected: self.machine.unexpected().0 as u64,
+            posted: self.machine.posted_count() as u64,
+            requests: self.machine.request_count() as u64,
+            ..Counters::default()
+        };
+        for peer in peers {
+            let traffic = self.machine.traffic(peer);
+            sum.tx_messages += traffic.tx_messages;
+            sum.tx_bytes += traffic.tx_bytes;
+            sum.rx_messages += traffic.rx_messages;
+            sum.rx_bytes += traffic.rx_bytes;
+            sum.doorbells_rung += self.machine.lane_mut(peer).map_or(0, |lane| lane.doorbells_rung);
+        }
+        sum
+    }
+}
+
+fn channel_line(machine: &mut Machine<ShmLane>, peer: PeerId, channel: u64) -> [u64; 8] {
+    let traffic = machine.traffic(peer);
+    let rung = machine.lane_mut(peer).map_or(0, |lane| lane.doorbells_rung);
+    [
+        channel,
+        traffic.tx_messages,
+        traffic.tx_bytes,
+        traffic.rx_messages,
+        traffic.rx_bytes,
+        rung,
+        traffic.tx_queued,
+        traffic.rx_held,
+    ]
+}

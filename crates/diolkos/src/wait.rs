@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Waiting: spin, then pause, then sleep.
+//!
+//! ```text
+//!            +--------- something happened ----------+
+//!            v                                       |
+//!   poll --> [ spin, lock held ] -- budget spent --> [ sleep on the epoll set, lock free ]
+//!                                                        others: [ wait for the sleeper ]
+//! ```
+//!
+//! One thread sleeps for all that wait on an endpoint; when it returns, everybody looks for its own
+//! request. Before it sleeps it raises its flag in every channel, runs the heavy fence, and looks
+//! at every ring once more (`diolkos_shm::doorbell`).
+//!
+//! While it spins, a thread keeps the lock and hands it over when another thread wants it. The
+//! clock is read every 16 looks, so a message that comes at once costs no clock at all.
+
+use std::time::{Duration, Instant};
+
+use diolkos_proto::{Claim, MultiEvent, RequestId, Selector, Status};
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+use crate::endpoint::{Core, Endpoint};
+use crate::error::Error;
+use crate::lock::Guard;
+use crate::peers::Token;
+
+/// Bare looks at the hottest ring for one look at everything.
+const HOT_LOOKS: u32 = 16;
+/// Looks between two readings of the clock.
+const LOOKS_PER_CLOCK: u32 = 16;
+/// Looks before the processor is told that we spin.
+const LOOKS_BEFORE_PAUSE: u32 = 512;
+/// Idle polls of a program that only tests, between two slow checks (descriptors, deaths).
+const IDLE_POLLS_PER_CHECK: u32 = 1024;
+/// Least time between two slow checks of a program that only tests, in nanoseconds.
+const SLOW_CHECK_NS: u64 = 1_000_000;
+/// After this long asleep, idle bulk memory is given back.
+const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+/// A sleeper without a backend looks for a new one this often.
+const BACKEND_CHECK: Duration = Duration::from_millis(200);
+/// Polls with work between two publications of the counters under load.
+const POLLS_PER_PUBLICATION: u64 = 4096;
+/// Descriptors handled at one wake-up; the rest stays ready.
+const EVENTS_MAX: usize = 32;
+
+/// Why a spin ended.
+enum Spun<T> {
+    Found(T),
+    Deadline,
+    Spent,
+}
+
+impl Endpoint {
+    /// Waits until a request is complete and frees it. `None`: the deadline passed first.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] when a signal came: check signals and call again. [`Error::Closed`]
+    /// when another thread closed the endpoint.
+    #[inline]
+    pub fn wait(
+        &self,
+        request: RequestId,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Status>, Error> {
+        self.wait_until(deadline, |core| Ok(core.machine.test(request)?))
+    }
+
+    /// Waits until one of the requests is complete and frees that one.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    pub fn wait_any(
+        &self,
+        requests: &[RequestId],
+        deadline: Option<Instant>,
+    ) -> Result<Option<(usize, Status)>, Error> {
+        self.wait_until(deadline, |core| core.take_any(requests))
+    }
+
+    /// Waits until a complete request's match info fits and frees it: MX's `wait_any`.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    pub fn wait_matching(
+        &self,
+        match_info: u64,
+        mask: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(RequestId, Status)>, Error> {
+        self.wait_until(deadline, |core| Ok(core.machine.test_matching(match_info, mask)?))
+    }
+
+    /// Waits for a message without a receive, and leaves it.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    pub fn probe(
+        &self,
+        selector: &Selector,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Status>, Error> {
+        self.wait_until(deadline, |core| Ok(core.machine.iprobe(selector)?))
+    }
+
+    /// Waits for a message without a receive, and claims it.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    pub fn mprobe(
+        &self,
+        selector: &Selector,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(Claim, Status)>, Error> {
+        self.wait_until(deadline, |core| Ok(core.machine.improbe(selector)?))
+    }
+
+    /// Waits for the next event of a multi-receive buffer.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    pub fn wait_multi(
+        &self,
+        request: RequestId,
+        deadline: Option<Instant>,
+    ) -> Result<Option<MultiEvent>, Error> {
+        self.wait_until(deadline, |core| match core.machine.poll_multi(request)? {
+            MultiEvent::Nothing => Ok(None),
+            event => Ok(Some(event)),
+        })
+    }
+
+    /// Polls for a request for at most `budget` and never sleeps: what a door does before it gives
+    /// up an interpreter's lock.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    #[inline]
+    pub fn spin(&self, request: RequestId, budget: Duration) -> Result<Option<Status>, Error> {
+        let mut core = self.lock()?;
+        if let Some(status) = core.machine.test(request)? {
+            return Ok(Some(status));
+        }
+        let find = &mut |core: &mut Core| Ok(core.machine.test(request)?);
+        match self.spin_for(&mut core, Some(budget), None, find)? {
+            Spun::Found(status) => Ok(Some(status)),
+            Spun::Deadline | Spun::Spent => Ok(None),
+        }
+    }
+
+    /// As [`Endpoint::mprobe`], for at most `budget` and without sleeping.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    #[inline]
+    pub fn spin_claim(
+        &self,
+        selector: &Selector,
+        budget: Duration,
+    ) -> Result<Option<(Claim, Status)>, Error> {
+        let mut core = self.lock()?;
+        let find = &mut |core: &mut Core| Ok(core.machine.improbe(selector)?);
+        if let Some(found) = find(&mut core)? {
+            return Ok(Some(found));
+        }
+        match self.spin_for(&mut core, Some(budget), None, find)? {
+            Spun::Found(found) => Ok(Some(found)),
+            Spun::Deadline | Spun::Spent => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn wait_until<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut find: impl FnMut(&mut Core) -> Result<Option<T>, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut core = self.lock()?;
+        if let Some(found) = find(&mut core)? {
+            return Ok(Some(found));
+        }
+        loop {
+            match self.spin_for(&mut core, None, deadline, &mut find)? {
+                Spun::Found(found) => return Ok(Some(found)),
+                Spun::Deadline => return Ok(None),
+                Spun::Spent => {}
+            }
+            let woken = self.sleep(&mut core, deadline);
+            if self.is_closed() {
+                return Err(Error::Closed);
+            }
+            self.run_handlers(&mut core);
+            if let Some(found) = find(&mut core)? {
+                return Ok(Some(found));
+            }
+            if !woken? {
+                return Ok(None);
+            }
+        }
+    }
+
+    #[inline]
+    fn spin_for<T>(
+        &self,
+        core: &mut Guard<'_, Core>,
+        budget: Option<Duration>,
+        deadline: Option<Instant>,
+        find: &mut impl FnMut(&mut Core) -> Result<Option<T>, Error>,
+    ) -> Result<Spun<T>, Error> {
+        let mut looks = 0_u32;
+        let mut started_ns = None;
+        let mut budget_ns = 0;
+        loop {
+            core.machine.spin_hot(HOT_LOOKS);
+            if core.look() {
+                self.run_handlers(core);
+                if core.followers > 0 || core.sleeper {
+                    self.shared.returns.announce();
+                    self.after(core);
+                }
+                if let Some(found) = find(core)? {
+                    core.patience.came_spinning();
+                    return Ok(Spun::Found(found));
+                }
+            }
+            looks += 1;
+            if looks % LOOKS_PER_CLOCK == 0 {
+                let now_ns = core.clock.now_ns();
+                let start_ns = *started_ns.get_or_insert_with(|| {
+                    let patience = core.patience.begin(now_ns);
+                    budget_ns = budget.map_or(patience, |most| patience.min(nanos(most)));
+                    now_ns
+                });
+                if !core.patience.look(now_ns) || now_ns - start_ns >= budget_ns {
+                    return Ok(Spun::Spent);
+                }
+                if deadline.is_some_and(|at| Instant::now() >= at) {
+                    return Ok(Spun::Deadline);
+                }
+                if self.shared.core.is_wanted() {
+                    self.shared.core.step_aside(core);
+                    if self.is_closed() {
+                        return Err(Error::Closed);
+                    }
+                }
+                if let Some(found) = find(core)? {
+                    return Ok(Spun::Found(found));
+                }
+            }
+            if looks > LOOKS_BEFORE_PAUSE {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Sleeps until something happens (`true`), the deadline passes (`false`) or a signal comes.
+    #[cold]
+    fn sleep(
+        &self,
+        core: &mut Guard<'_, Core>,
+        deadline: Option<Instant>,
+    ) -> Result<bool, Error> {
+        if core.sleeper {
+            core.followers += 1;
+            let seen = self.shared.returns.count();
+            let returned =
+                Guard::unlocked(core, || self.shared.returns.wait(seen, deadline));
+            core.followers -= 1;
+            return Ok(returned);
+        }
+        core.patience.slept();
+        core.publish_counters();
+        core.take_events();
+        if core.raise_sleep() {
+            core.lower_sleep();
+            return Ok(true);
+        }
+        core.sleeper = true;
+        core.sleeps += 1;
+        let result = self.block(core, deadline);
+        core.sleeper = false;
+        core.wakeups += 1;
+        core.lower_sleep();
+        let ready = result?;
+        core.handle(&ready);
+        core.machine.poll_all();
+        core.bury();
+        self.shared.returns.announce();
+        let late = deadline.is_some_and(|at| Instant::now() >= at);
+        Ok(!(ready.is_empty() && late))
+    }
+
+    /// Blocks on the epoll set without the lock. Long sleeps give idle memory back on the way.
+    fn block(
+        &self,
+        core: &mut Guard<'_, Core>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<epoll::Event>, Error> {
+        let mut reclaimed = false;
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let lost = core.peers.island.descriptor().is_none() && core.peers.has_backend();
+            let chores = match (lost, reclaimed) {
+                (true, _) => Some(BACKEND_CHECK),
+                (false, false) => Some(RECLAIM_AFTER),
+                (false, true) => None,
+            };
+            let limit = match (left, chores) {
+                (Some(left), Some(chores)) => Some(left.min(chores)),
+                (left, chores) => left.or(chores),
+            };
+            let epoll = core.epoll.clone();
+            let mut events = Vec::with_capacity(EVENTS_MAX);
+            let waited = Guard::unlocked(core, || {
+                let limit = limit.and_then(|limit| limit.try_into().ok());
+                epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), limit.as_ref())
+            });
+            match waited {
+                Ok(_) => {}
+                Err(Errno::INTR) => return Err(Error::Interrupted),
+                Err(errno) => return Err(Error::System("epoll_wait", errno)),
+            }
+            let late = deadline.is_some_and(|at| Instant::now() >= at);
+            if !events.is_empty() || late || self.is_closed() {
+                return Ok(events);
+            }
+            if lost {
+                core.take_events();
+            } else {
+                core.reclaim();
+                reclaimed = true;
+            }
+        }
+    }
+
+    /// One look for calls that do not wait, and now and then at the descriptors.
+    #[inline]
+    pub(crate) fn progress_once(&self, core: &mut Guard<'_, Core>) {
+        if core.look() {
+            core.idle_polls = 0;
+            self.run_handlers(core);
+            if core.followers > 0 || core.sleeper || core.armed {
+                self.shared.returns.announce();
+                self.after(core);
+            }
+            return;
+        }
+        core.idle_polls += 1;
+        if core.idle_polls >= IDLE_POLLS_PER_CHECK {
+            core.idle_polls = 0;
+            core.slow_check();
+            self.run_handlers(core);
+        }
+    }
+
+    /// Says that the program now waits for [`Endpoint::descriptor`] in a loop of its own. `true`:
+    /// something is here already; do not wait. Undo with [`Endpoint::disarm`] in any case.
+    ///
+    /// # Errors
+    /// [`Error`] when the endpoint cannot be used.
+    pub fn arm(&self) -> Result<bool, Error> {
+        let mut core = self.lock()?;
+        core.publish_counters();
+        core.take_events();
+        core.armed = true;
+        let found = core.raise_sleep();
+        self.run_handlers(&mut core);
+        Ok(found)
+    }
+
+    /// Ends what [`Endpoint::arm`] began, makes the descriptor quiet and takes in what came.
+    ///
+    /// # Errors
+    /// [`Error`] when the endpoint cannot be used.
+    pub fn disarm(&self) -> Result<(), Error> {
+        let mut core = self.lock()?;
+        core.armed = false;
+        core.lower_sleep();
+        core.check_descriptors();
+        core.machine.poll_all();
+        core.bury();
+        self.run_handlers(&mut core);
+        Ok(())
+    }
+}
+
+impl Core {
+    /// One look at the rings, the backend's attention word included.
+    #[inline(always)]
+    pub(crate) fn look(&mut self) -> bool {
+        let worked = self.machine.poll();
+        if worked {
+            self.counters_due = true;
+            self.polls_with_work += 1;
+            if self.polls_with_work % POLLS_PER_PUBLICATION == 0 {
+                self.publish_counters();
+            }
+            if self.machine.has_departed() {
+                self.bury();
+            }
+        }
+        if self.peers.attention() {
+            self.take_events();
+            return true;
+        }
+        worked
+    }
+
+    /// Everything that a look leaves out: descriptors, deaths, the backend, closing flags.
+    #[cold]
+    fn slow_check(&mut self) {
+        let now_ns = self.clock.now_ns();
+        if now_ns - self.last_slow_check_ns < SLOW_CHECK_NS {
+            return;
+        }
+        self.last_slow_check_ns = now_ns;
+        if self.counters_due {
+            self.counters_due = false;
+            self.publish_counters();
+        }
+        self.check_descriptors();
+        self.take_events();
+        self.machine.poll_all();
+        self.bury();
+    }
+
+    /// Handles what is ready now. Never waits.
+    fn check_descriptors(&mut self) {
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let spare = rustix::buffer::spare_capacity(&mut events);
+        // The only error that an own, open descriptor can give is an interruption.
+        if epoll::wait(&*self.epoll, spare, Some(&now)).is_ok() {
+            self.handle(&events);
+        }
+    }
+
+    fn handle(&mut self, ready: &[epoll::Event]) {
+        for event in ready {
+            match Token::from_data(event.data) {
+                Token::Control => self.take_events(),
+                Token::Liveness(peer) => self.peer_died(peer),
+                // Edge-triggered and never read: the rings say what happened.
+                Token::Doorbell | Token::Wakeup => {}
+            }
+        }
+    }
+
+    /// Raises the sleep flag everywhere and looks once more. `true`: something came.
+    fn raise_sleep(&mut self) -> bool {
+        let peers: Vec<_> = self.machine.peers().collect();
+        for peer in &peers {
+            let for_room = self.machine.waits_for_room(*peer);
+            if let Some(lane) = self.machine.lane_mut(*peer) {
+                lane.raise_sleep(for_room);
+            }
+        }
+        diolkos_shm::barrier::Barrier::of_this_process().heavy();
+        let came = self.machine.poll_all();
+        self.bury();
+        came
+    }
+
+    fn lower_sleep(&mut self) {
+        let peers: Vec<_> = self.machine.peers().collect();
+        for peer in peers {
+            if let Some(lane) = self.machine.lane_mut(peer) {
+                lane.lower_sleep();
+            }
+        }
+    }
+
+    fn reclaim(&mut self) {
+        let peers: Vec<_> = self.machine.peers().collect();
+        for peer in peers {
+            if let Some(lane) = self.machine.lane_mut(peer) {
+                lane.reclaim();
+            }
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    duration.as_nanos().min(u128::from(u64::MAX)) as u64
+}
