@@ -76,7 +76,8 @@ impl<L: Lane> Machine<L> {
 
     /// The answer to the call taken last. Progress goes on.
     pub fn answer_handler(&mut self, action: HandlerAction) {
-        let Some(pending) = self.pending_handler.take() else { return };
+        // The message that was asked about may be gone, and another one be due already.
+        let Some(pending) = self.pending_handler.take_if(|pending| pending.taken) else { return };
         match action {
             HandlerAction::Finished => self.discard_arrival(pending.arrival),
             HandlerAction::Continue => {

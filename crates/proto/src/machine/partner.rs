@@ -14,6 +14,10 @@ use crate::limits::PARTNERS_MAX;
 /// to know how the peer left.
 const DEPARTED_KEPT: usize = 64;
 
+/// Batches of frames that are taken in after a peer is known to be gone: more than any ring holds.
+/// A peer that is said to have left but goes on writing must not keep us reading for ever.
+const LAST_BATCHES_MAX: u32 = 64;
+
 /// A send that could not leave at once; in the order of the program's calls.
 pub(super) struct QueuedSend<L: Lane> {
     pub request: u32,
@@ -52,6 +56,14 @@ pub(super) enum Inflow {
     Discard { left: u64 },
 }
 
+/// Why a peer is about to be parted from, and how many of its last frames are still taken in.
+#[derive(Clone, Copy)]
+pub(super) struct Leaving {
+    pub code: StatusCode,
+    pub why: &'static str,
+    pub batches_left: u32,
+}
+
 /// Messages and bytes that crossed, each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -73,6 +85,8 @@ pub(super) struct Partner<L: Lane> {
     generation: u16,
     /// `None` when the peer is gone.
     pub lane: Option<L>,
+    /// It is gone, as we were told; its last frames are being taken in.
+    pub leaving: Option<Leaving>,
     /// How it left, when it is gone.
     pub gone: StatusCode,
     pub credit: SendCredit,
@@ -89,6 +103,7 @@ impl<L: Lane> Partner<L> {
         Self {
             generation,
             lane: Some(lane),
+            leaving: None,
             gone: StatusCode::Success,
             credit: SendCredit::default(),
             held: HeldCredit::default(),
@@ -145,14 +160,23 @@ impl<L: Lane> Machine<L> {
     }
 
     /// The peer is gone, as somebody outside the channel knows (its process died, say). What it
-    /// had sent before is taken in first.
+    /// had sent before is taken in first, at once or, while the handler is asked, by later polls.
     pub fn peer_failed(&mut self, peer: PeerId, code: StatusCode, why: &'static str) {
         let Ok(index) = self.partner_index(peer) else { return };
-        while self.partners[index].lane.is_some()
-            && self.pending_handler.is_none()
-            && self.poll_partner(index)
-        {}
-        if self.partners[index].lane.is_some() {
+        let leaving = Leaving { code, why, batches_left: LAST_BATCHES_MAX };
+        self.partners[index].leaving.get_or_insert(leaving);
+        while self.partners[index].lane.is_some() && self.pending_handler.is_none() {
+            self.poll_partner(index);
+        }
+    }
+
+    /// A batch of a leaving peer's last frames was taken in, or there was none: the end of it?
+    #[cold]
+    pub(super) fn poll_leaving(&mut self, index: usize, taken: usize) {
+        let Some(leaving) = self.partners[index].leaving.as_mut() else { return };
+        leaving.batches_left = leaving.batches_left.saturating_sub(1);
+        let Leaving { code, why, batches_left } = *leaving;
+        if taken == 0 || batches_left == 0 {
             self.part(index, code, why, false);
         }
     }
@@ -241,6 +265,7 @@ impl<L: Lane> Machine<L> {
             lane.ring();
         }
         drop(lane);
+        partner.leaving = None;
         partner.gone = code;
         partner.queue.clear();
         partner.answers.clear();

@@ -94,6 +94,10 @@ impl<L: Lane> Machine<L> {
         if taken == 0 && let Some(lane) = partner.lane.as_mut() {
             lane.tell();
         }
+        if partner.leaving.is_some() {
+            self.poll_leaving(index, taken);
+            return true;
+        }
         if partner.has_backlog() && self.flush(index) {
             return true;
         }

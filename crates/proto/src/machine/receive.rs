@@ -333,7 +333,9 @@ impl<L: Lane> Machine<L> {
             self.pending_handler = None;
         }
         for arrival in doomed {
-            let _ = self.arrivals.remove(arrival);
+            let (status, held) = self.arrivals.remove(arrival);
+            let bytes = if let Held::Eager { .. } = held { status.message_bytes } else { 0 };
+            self.release_held(peer, bytes);
         }
     }
 

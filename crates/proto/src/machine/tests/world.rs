@@ -217,7 +217,8 @@ impl World {
             return true;
         }
         self.asleep[at] = true;
-        false
+        // Going to sleep is doing something: it may have told a peer of room.
+        true
     }
 
     /// The program of an endpoint calls again, so it is awake.

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target does its own set-up: `make demo` and `make test` work in a fresh clone.
+
+SHELL := /bin/bash -eu -o pipefail
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Packages of the system that building, testing and comparing need. Only installed when missing.
+APT := build-essential python3-dev python3-venv openmpi-bin libopenmpi-dev libucx0 ucx-utils \
+       util-linux iproute2 procps
+# Two processors are common; a build that takes them both from a shared machine is not polite.
+export CARGO_BUILD_JOBS ?= 2
+
+.PHONY: help setup demo test check lint test-rust test-loom test-python tsan fuzz clean
+
+help:
+	@echo "make setup   a release build in $(VENV)"
+	@echo "make demo    the benchmark against every rival: a table and a plot in demo/"
+	@echo "make test    lint, Rust, loom and Python tests"
+	@echo "make tsan    the ring tests under ThreadSanitizer"
+	@echo "make fuzz    a short run of the fuzz targets (needs cargo-fuzz and a nightly toolchain)"
+	@echo "make clean   removes what was built"
+
+# --- set-up ---------------------------------------------------------------------------------
+
+.PHONY: system
+system:
+	@tools/system-packages $(APT)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed; hint: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "maturin>=1.7,<2"
+
+# Cargo decides what is to be rebuilt; an up-to-date tree takes a second.
+setup: system $(BIN)/python
+	@command -v cargo >/dev/null \
+	  || { echo "error: cargo is missing; hint: install Rust 1.85 or newer from https://rustup.rs" >&2; exit 1; }
+	source $(BIN)/activate && maturin develop --release --quiet --extras bench,test
+
+# --- what people run ------------------------------------------------------------------------
+
+demo: setup
+	$(BIN)/python -m diolkos.bench.demo --output-dir demo
+
+test: lint test-rust test-loom test-python
+
+# --- the parts of `make test` ---------------------------------------------------------------
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check --quiet python tests
+	$(BIN)/ruff check --quiet python tests
+	$(BIN)/mypy --no-error-summary python/diolkos
+
+test-rust:
+	cargo test --workspace --exclude diolkos-python --release --quiet
+
+test-loom:
+	RUSTFLAGS="--cfg loom" cargo test -p diolkos-shm --release --quiet --target-dir target/loom loom
+
+test-python: setup
+	$(BIN)/python -m pytest tests
+
+tsan:
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
+	  cargo test -p diolkos-shm -p diolkos --target $$(rustc -vV | sed -n 's/host: //p') \
+	  --target-dir target/tsan
+
+fuzz:
+	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
+	  cargo +nightly fuzz run $$target -- -max_total_time=30; done
+
+clean:
+	rm -rf target demo $(VENV) fuzz/target python/diolkos/*.so

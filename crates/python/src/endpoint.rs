@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Endpoint`: a port on which messages are sent, received and matched.
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use diolkos::{ContextBits, Envelope, OpenOptions, PeerId, RequestId};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::arguments;
+use crate::buffer::Buffer;
+use crate::claim::ClaimedMessage;
+use crate::errors;
+use crate::handler::{self, HandlerCell};
+use crate::lent::Lent;
+use crate::lock::Mutex;
+use crate::message::Message;
+use crate::multi::MultiReceive;
+use crate::peer::Peer;
+use crate::request::Request;
+use crate::status::Status;
+use crate::transfer;
+
+/// A request that nobody waits for any more, and its memory.
+struct Orphan {
+    request: RequestId,
+    /// Only here to be dropped when the request is complete.
+    _lent: Lent,
+    multi: bool,
+}
+
+/// A port on which messages are sent, received and matched.
+#[pyclass(frozen, weakref, module = "diolkos")]
+pub struct Endpoint {
+    pub core: diolkos::Endpoint,
+    orphans: Mutex<Vec<Orphan>>,
+    /// Length of `orphans`, to look at without its lock.
+    orphan_count: AtomicUsize,
+    handler: Arc<HandlerCell>,
+}
+
+impl Endpoint {
+    fn new(core: diolkos::Endpoint) -> Self {
+        Self {
+            core,
+            orphans: Mutex::new(Vec::new()),
+            orphan_count: AtomicUsize::new(0),
+            handler: Arc::default(),
+        }
+    }
+
+    /// Keeps the memory of a request that nobody waits for, until the core is done with it.
+    #[cold]
+    pub fn adopt(&self, request: RequestId, lent: Lent) {
+        self.take_in(Orphan { request, _lent: lent, multi: false });
+    }
+
+    /// As `adopt`, for a multi-receive that was cancelled.
+    pub fn adopt_multi(&self, request: RequestId, lent: Lent) {
+        self.take_in(Orphan { request, _lent: lent, multi: true });
+    }
+
+    fn take_in(&self, orphan: Orphan) {
+        let mut orphans = self.orphans.lock();
+        orphans.push(orphan);
+        self.orphan_count.store(orphans.len(), Ordering::Relaxed);
+        drop(orphans);
+        self.reap_now();
+    }
+
+    /// Lets go of memory that the core is done with. One load when there is none.
+    #[inline(always)]
+    pub fn reap(&self) {
+        if self.orphan_count.load(Ordering::Relaxed) > 0 {
+            self.reap_now();
+        }
+    }
+
+    #[cold]
+    fn reap_now(&self) {
+        let finished: Vec<Orphan> = {
+            let mut orphans = self.orphans.lock();
+            let finished = orphans.extract_if(.., |orphan| self.is_finished(orphan)).collect();
+            self.orphan_count.store(orphans.len(), Ordering::Relaxed);
+            finished
+        };
+        // Dropped without the lock: letting go of an object may run any code.
+        drop(finished);
+    }
+
+    fn is_finished(&self, orphan: &Orphan) -> bool {
+        if orphan.multi {
+            use diolkos::MultiEvent::{Delivery, Nothing, Released};
+            loop {
+                match self.core.poll_multi(orphan.request) {
+                    Ok(Delivery { .. }) => {}
+                    Ok(Nothing) => return false,
+                    Ok(Released(_)) | Err(_) => return true,
+                }
+            }
+        }
+        // An error means that the request is no more: the endpoint was closed (which ends every
+        // request), or this is a forked child, where the core does nothing.
+        !matches!(self.core.test(orphan.request), Ok(None))
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // Ends every request, so that nothing is written to the memory that goes next.
+        self.core.close();
+    }
+}
+
+#[pymethods]
+impl Endpoint {
+    #[new]
+    #[pyo3(signature = (
+        name = None, *, number = None, partition = None, context_ids = None,
+        runtime_dir = None, start_backend = true,
+    ))]
+    fn open(
+        py: Python<'_>,
+        name: Option<String>,
+        number: Option<u32>,
+        partition: Option<String>,
+        context_ids: Option<(u8, u8)>,
+        runtime_dir: Option<PathBuf>,
+        start_backend: bool,
+    ) -> PyResult<Self> {
+        let partition = match partition {
+            Some(partition) => partition,
+            None => std::env::var("DIOLKOS_PARTITION").unwrap_or_else(|_| "default".into()),
+        };
+        let context = match context_ids {
+            None => ContextBits::default(),
+            Some((bits, shift)) => ContextBits::new(bits, shift).ok_or_else(|| {
+                PyValueError::new_err(
+                    "context_ids is (bits, shift) with bits <= 16 and bits + shift <= 64",
+                )
+            })?,
+        };
+        let backend_command = if start_backend { backend_command(py)? } else { Vec::new() };
+        let options = OpenOptions {
+            name,
+            number,
+            partition,
+            runtime_dir,
+            backend_command,
+            context,
+            ..OpenOptions::default()
+        };
+        Ok(Self::new(transfer::open(py, options)?))
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.core.identity().name
+    }
+
+    #[getter]
+    fn number(&self) -> u32 {
+        self.core.identity().number
+    }
+
+    #[getter]
+    fn partition(&self) -> &str {
+        &self.core.identity().partition
+    }
+
+    #[getter]
+    fn closed(&self) -> bool {
+        self.core.is_closed()
+    }
+
+    #[getter]
+    fn self_peer(slf: &Bound<'_, Self>) -> Peer {
+        Peer::new(slf, PeerId::SELF)
+    }
+
+    #[getter]
+    fn peers<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
+        let py = slf.py();
+        let peers = slf.get().core.peers().map_err(|error| errors::from_core(py, error))?;
+        PyTuple::new(py, peers.into_iter().map(|peer| Peer::introduced(slf, peer)))
+    }
+
+    #[pyo3(signature = (target, *, timeout = None, road = "auto"))]
+    fn connect(
+        slf: &Bound<'_, Self>,
+        target: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        road: &str,
+    ) -> PyResult<Peer> {
+        let timeout = arguments::duration(timeout)?;
+        let (target, road) = (arguments::target(target)?, arguments::road(road)?);
+        transfer::connect(slf, &target, road, timeout)
+    }
+
+    #[pyo3(signature = (target, *, timeout = None, road = "auto"))]
+    fn iconnect(
+        slf: &Bound<'_, Self>,
+        target: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        road: &str,
+    ) -> PyResult<Request> {
+        let timeout = arguments::duration(timeout)?;
+        let (target, road) = (arguments::target(target)?, arguments::road(road)?);
+        let request = slf.get().core.iconnect(&target, road, timeout);
+        let request = request.map_err(|error| errors::from_core(slf.py(), error))?;
+        Ok(Request::connecting(slf, request))
+    }
+
+    fn disconnect(slf: &Bound<'_, Self>, peer: &Bound<'_, Peer>) -> PyResult<()> {
+        let peer = arguments::known(slf, peer)?;
+        let this = slf.get();
+        let parted = slf.py().detach(|| this.core.disconnect(peer));
+        this.reap();
+        parted.map_err(|error| errors::from_core(slf.py(), error))
+    }
+
+    #[pyo3(signature = (
+        buffer, dest, *, r#match = 0, immediate = 0, synchronous = false, untagged = false,
+        timeout = None,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of the Python method")]
+    fn send(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        dest: &Bound<'_, Peer>,
+        r#match: u64,
+        immediate: u32,
+        synchronous: bool,
+        untagged: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let dest = arguments::known(slf, dest)?;
+        let space = arguments::space(untagged);
+        let envelope = Envelope { match_info: r#match, immediate, space, synchronous };
+        transfer::send(slf, Buffer::readable(buffer)?, dest, &envelope, timeout)
+    }
+
+    #[pyo3(signature = (
+        buffer, dest, *, r#match = 0, immediate = 0, synchronous = false, untagged = false,
+    ))]
+    fn isend(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        dest: &Bound<'_, Peer>,
+        r#match: u64,
+        immediate: u32,
+        synchronous: bool,
+        untagged: bool,
+    ) -> PyResult<Request> {
+        let dest = arguments::known(slf, dest)?;
+        let space = arguments::space(untagged);
+        let envelope = Envelope { match_info: r#match, immediate, space, synchronous };
+        transfer::isend(slf, Buffer::readable(buffer)?, dest, &envelope)
+    }
+
+    #[pyo3(signature = (buffer, dest, *, r#match = 0, immediate = 0, untagged = false))]
+    fn issend(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        dest: &Bound<'_, Peer>,
+        r#match: u64,
+        immediate: u32,
+        untagged: bool,
+    ) -> PyResult<Request> {
+        Self::isend(slf, buffer, dest, r#match, immediate, true, untagged)
+    }
+
+    #[pyo3(signature = (
+        buffer, *, r#match = None, mask = None, source = None, untagged = false, timeout = None,
+    ))]
+    fn recv_into(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<Status> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::recv_into(slf, Buffer::writable(buffer)?, &selector, timeout)
+    }
+
+    #[pyo3(signature = (
+        *, r#match = None, mask = None, source = None, untagged = false, timeout = None,
+    ))]
+    fn recv(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<Message> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::recv(slf, &selector, arguments::deadline(timeout)?)
+    }
+
+    #[pyo3(signature = (buffer, *, r#match = None, mask = None, source = None, untagged = false))]
+    fn irecv_into(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<Request> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::irecv(slf, Lent::Buffer(Buffer::writable(buffer)?), &selector)
+    }
+
+    #[pyo3(signature = (
+        max_nbytes, *, r#match = None, mask = None, source = None, untagged = false,
+    ))]
+    fn irecv(
+        slf: &Bound<'_, Self>,
+        max_nbytes: u64,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<Request> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::irecv(slf, Lent::owned(max_nbytes)?, &selector)
+    }
+
+    #[pyo3(signature = (
+        *, r#match = None, mask = None, source = None, untagged = false, timeout = None,
+    ))]
+    fn probe(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<Status> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::probe(slf, &selector, arguments::deadline(timeout)?)
+    }
+
+    #[pyo3(signature = (*, r#match = None, mask = None, source = None, untagged = false))]
+    fn iprobe(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<Option<Status>> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        let found = slf.get().core.iprobe(&selector);
+        let found = found.map_err(|error| errors::from_core(slf.py(), error))?;
+        Ok(found.map(|status| Status::new(slf, status)))
+    }
+
+    #[pyo3(signature = (
+        *, r#match = None, mask = None, source = None, untagged = false, timeout = None,
+    ))]
+    fn mprobe(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+        timeout: Option<f64>,
+    ) -> PyResult<ClaimedMessage> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        let (claim, status) = transfer::claim(slf, &selector, arguments::deadline(timeout)?)?;
+        Ok(ClaimedMessage::new(slf, claim, status))
+    }
+
+    #[pyo3(signature = (*, r#match = None, mask = None, source = None, untagged = false))]
+    fn improbe(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<Option<ClaimedMessage>> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        let found = slf.get().core.improbe(&selector);
+        let found = found.map_err(|error| errors::from_core(slf.py(), error))?;
+        Ok(found.map(|(claim, status)| ClaimedMessage::new(slf, claim, status)))
+    }
+
+    #[pyo3(signature = (
+        buffer, *, min_free = 1, r#match = None, mask = None, source = None, untagged = false,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of the Python method")]
+    fn multi_recv(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        min_free: usize,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<MultiReceive> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        MultiReceive::post(slf, buffer, min_free, &selector)
+    }
+
+    /// Cancels a request of this endpoint; `False` when it is too late.
+    fn cancel(slf: &Bound<'_, Self>, request: &Bound<'_, Request>) -> PyResult<bool> {
+        request.get().require_endpoint(slf)?;
+        request.get().cancel_now(slf.py())
+    }
+
+    #[pyo3(signature = (handler, /))]
+    fn on_unexpected(slf: &Bound<'_, Self>, handler: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        handler::install(slf, &slf.get().handler, handler)
+    }
+
+    fn progress(&self, py: Python<'_>) -> PyResult<()> {
+        self.reap();
+        self.core.progress().map_err(|error| errors::from_core(py, error))
+    }
+
+    fn fileno(&self, py: Python<'_>) -> PyResult<i32> {
+        if self.core.is_forked() {
+            return Err(errors::from_core(py, diolkos::Error::Forked));
+        }
+        if self.core.is_closed() {
+            return Err(errors::from_core(py, diolkos::Error::Closed));
+        }
+        Ok(self.core.descriptor().as_raw_fd())
+    }
+
+    fn arm(&self, py: Python<'_>) -> PyResult<bool> {
+        self.reap();
+        self.core.arm().map_err(|error| errors::from_core(py, error))
+    }
+
+    fn disarm(&self, py: Python<'_>) -> PyResult<()> {
+        self.core.disarm().map_err(|error| errors::from_core(py, error))
+    }
+
+    #[getter]
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counters = self.core.counters().map_err(|error| errors::from_core(py, error))?;
+        let dict = PyDict::new(py);
+        for (name, value) in [
+            ("tx_messages", counters.tx_messages),
+            ("tx_bytes", counters.tx_bytes),
+            ("rx_messages", counters.rx_messages),
+            ("rx_bytes", counters.rx_bytes),
+            ("doorbells_rung", counters.doorbells_rung),
+            ("sleeps", counters.sleeps),
+            ("unexpected", counters.unexpected),
+            ("posted", counters.posted),
+            ("requests", counters.requests),
+        ] {
+            dict.set_item(name, value)?;
+        }
+        Ok(dict)
+    }
+
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.core.close());
+        self.reap();
+        self.handler.clear();
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(PyTypeError::new_err(
+            "an Endpoint belongs to the process that opened it and cannot be pickled; \
+             open one of its own in the other process",
+        ))
+    }
+
+    fn __repr__(&self) -> String {
+        let identity = self.core.identity();
+        let state = if self.core.is_forked() {
+            " of the parent process"
+        } else if self.core.is_closed() {
+            " closed"
+        } else {
+            ""
+        };
+        format!(
+            "<diolkos.Endpoint {} number {} in partition {}{state}>",
+            identity.name, identity.number, identity.partition
+        )
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.handler.traverse(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.handler.clear();
+    }
+}
+
+/// Two endpoints of this process, joined without a backend; each with its peer.
+#[pyfunction]
+pub fn local_pair(py: Python<'_>) -> PyResult<[(Py<Endpoint>, Py<Peer>); 2]> {
+    let pair = diolkos::Endpoint::local_pair().map_err(|error| errors::from_core(py, error))?;
+    let [a, b] = pair.map(|(core, peer)| {
+        let endpoint = Bound::new(py, Endpoint::new(core))?;
+        let peer = Py::new(py, Peer::introduced(&endpoint, peer))?;
+        PyResult::Ok((endpoint.unbind(), peer))
+    });
+    Ok([a?, b?])
+}
+
+/// What starts a backend for this user when none runs.
+fn backend_command(py: Python<'_>) -> PyResult<Vec<std::ffi::OsString>> {
+    let executable = py.import("sys")?.getattr("executable")?;
+    if !executable.is_truthy()? {
+        // An embedded interpreter that does not know its own program.
+        return Ok(Vec::new());
+    }
+    let mut command = vec![executable.extract::<std::ffi::OsString>()?];
+    command.extend(["-m", "diolkos", "backend", "--idle-exit", "60"].map(Into::into));
+    Ok(command)
+}

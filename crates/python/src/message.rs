@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `Message`: a received message in memory of its own.
+
+use std::ffi::{c_int, c_void};
+
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::buffer::Buffer;
+use crate::endpoint::Endpoint;
+use crate::peer::Peer;
+use crate::status::Status;
+
+/// A message that belongs to the program: a writable buffer that knows where it came from.
+#[pyclass(frozen, module = "diolkos")]
+pub struct Message {
+    endpoint: Py<Endpoint>,
+    status: diolkos::Status,
+    /// Address and length of memory allocated as a `Vec`, which this object owns. Kept apart
+    /// because views of Python may write to it while we hold `&self`.
+    base: *mut u8,
+    len_bytes: usize,
+    capacity: usize,
+}
+
+// SAFETY: the memory is owned and stays in place until the object dies; all access through Python's
+// buffer protocol is as synchronised as for any other exporter (not at all, by convention).
+unsafe impl Send for Message {}
+// SAFETY: as above.
+unsafe impl Sync for Message {}
+
+impl Message {
+    /// A message out of its memory.
+    pub fn new(endpoint: &Bound<'_, Endpoint>, status: diolkos::Status, data: Vec<u8>) -> Self {
+        let mut data = std::mem::ManuallyDrop::new(data);
+        Self {
+            endpoint: endpoint.clone().unbind(),
+            status,
+            base: data.as_mut_ptr(),
+            len_bytes: data.len(),
+            capacity: data.capacity(),
+        }
+    }
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: these are the parts of the vector that `new` took apart; every view that was
+        // exported held a reference to this object, so none is left.
+        drop(unsafe { Vec::from_raw_parts(self.base, self.len_bytes, self.capacity) });
+    }
+}
+
+#[pymethods]
+impl Message {
+    #[getter]
+    fn status(&self, py: Python<'_>) -> Status {
+        Status::new(self.endpoint.bind(py), self.status)
+    }
+
+    #[getter]
+    fn source(&self, py: Python<'_>) -> Peer {
+        Peer::new(self.endpoint.bind(py), self.status.source)
+    }
+
+    #[getter]
+    fn r#match(&self) -> u64 {
+        self.status.match_info
+    }
+
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    #[getter]
+    fn immediate(&self) -> u32 {
+        self.status.immediate
+    }
+
+    fn __len__(&self) -> usize {
+        self.len_bytes
+    }
+
+    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        // SAFETY: the memory is valid for `len_bytes`, and the copy is made at once.
+        PyBytes::new(py, unsafe { std::slice::from_raw_parts(self.base, self.len_bytes) })
+    }
+
+    fn __eq__(&self, other: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let py = other.py();
+        let Ok(buffer) = Buffer::readable(&other) else {
+            return Ok(py.NotImplemented());
+        };
+        // SAFETY: the memory is valid for `len_bytes`; the slice ends with this statement.
+        let own = unsafe { std::slice::from_raw_parts(self.base, self.len_bytes) };
+        let same = buffer.len_bytes() == own.len() && buffer.source().to_vec() == own;
+        buffer.release(py);
+        Ok(same.into_pyobject(py)?.to_owned().into_any().unbind())
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        let source = Peer::new(self.endpoint.bind(py), self.status.source).describe();
+        format!(
+            "<diolkos.Message of {} bytes from {source}: match={:#x}>",
+            self.len_bytes, self.status.match_info
+        )
+    }
+
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let message = slf.get();
+        let Ok(len) = isize::try_from(message.len_bytes) else {
+            return Err(PyBufferError::new_err("the message is too long for a buffer"));
+        };
+        let base = message.base.cast::<c_void>();
+        // SAFETY: `view` is the caller's to fill in; the memory lives as long as the object, to
+        // which the filled-in view holds a reference.
+        let result = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), base, len, 0, flags) };
+        if result == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
+    }
+}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who can take part in a benchmark, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diolkos.bench.contenders.base import Contender, Launch, Missing, Workspace
+from diolkos.bench.contenders.diolkos import FACES, Diolkos
+from diolkos.bench.contenders.mpi import SETTINGS, IntelMpi, Mpi4py, OpenMpi
+from diolkos.bench.contenders.plain import (
+    Connected,
+    Eventfd,
+    Iceoryx,
+    Zeromq,
+    tcp_pair,
+    unix_pair,
+)
+
+__all__ = ["FACES", "RIVALS", "Contender", "Diolkos", "Launch", "Missing", "Workspace", "rival"]
+
+RIVALS: dict[str, Callable[[], Contender]] = {
+    "pipe": lambda: Connected("pipe", "pipe", unix_pair),
+    "unix": lambda: Connected("unix", "stream", unix_pair),
+    "tcp": lambda: Connected("tcp", "stream", tcp_pair),
+    "zmq": Zeromq,
+    "mpi4py": Mpi4py,
+    "iceoryx2": Iceoryx,
+    **{name: lambda name=name: OpenMpi(name) for name in SETTINGS},  # type: ignore[misc]
+    "impi": IntelMpi,
+    "eventfd": Eventfd,
+}
+
+
+def rival(name: str) -> Contender:
+    """The rival called ``name``. Raises KeyError when there is none."""
+    return RIVALS[name]()

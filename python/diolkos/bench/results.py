@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is to be measured, and what was: the values that pass between the parts of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from diolkos.bench.contenders.base import Contender
+from diolkos.bench.control import Operation
+from diolkos.bench.slices import SLICE_LIMIT_S, SLICE_TARGET_S, Histogram
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure. The first contender is the reference; it must not fail."""
+
+    operation: Operation
+    sizes: Sequence[int]
+    contenders: Sequence[Contender]
+    rounds: int = 25
+    #: Messages of a stream between two acknowledgements.
+    window: int = 64
+    #: Microseconds that the initiator sleeps before each round trip.
+    pause_us: int = 0
+    busy_neighbours: int = 0
+    #: Also time receives of messages that are there already, for contenders that know how.
+    already_there: bool = False
+
+    def slice_target_s(self) -> float:
+        """Seconds that a slice aims at: longer where a slice holds few round trips."""
+        crowded = self.busy_neighbours > 0 or self.pause_us > 0
+        return 0.9 * SLICE_LIMIT_S if crowded else SLICE_TARGET_S
+
+
+@dataclass
+class Slice:
+    """What one slice gave: round-trip times of a ping-pong, or the rate of a stream."""
+
+    times: Histogram | None = None
+    messages_per_s: float = 0.0
+
+
+@dataclass
+class Result:
+    """Everything that one contender gave for one size."""
+
+    contender: Contender
+    operation: Operation
+    size: int
+    library: str
+    #: The road that was taken, which for ours may differ from the one asked for; None for rivals.
+    road: str | None
+    times: Histogram = field(default_factory=Histogram)
+    messages_per_s: list[float] = field(default_factory=list)
+    #: Reference over this contender, one value for each pair of adjacent slices.
+    ratios: list[float] = field(default_factory=list)
+    ratios_p99: list[float] = field(default_factory=list)
+    ratios_mean: list[float] = field(default_factory=list)
+
+    def add(self, piece: Slice) -> None:
+        """Takes in one slice."""
+        if piece.times is not None:
+            self.times.add(piece.times)
+        else:
+            self.messages_per_s.append(piece.messages_per_s)
+
+    def compare(self, reference: Slice, own: Slice) -> None:
+        """Takes in the ratios of two adjacent slices."""
+        if reference.times is None or own.times is None:
+            self.ratios.append(reference.messages_per_s / own.messages_per_s)
+            return
+        theirs = own.times.percentiles((0.5, 0.99))
+        ours = reference.times.percentiles((0.5, 0.99))
+        # A time of 0 ns cannot be measured, but a coarse clock may report it.
+        self.ratios.append(ours[0] / max(theirs[0], 1))
+        self.ratios_p99.append(ours[1] / max(theirs[1], 1))
+        self.ratios_mean.append(reference.times.mean() / max(own.times.mean(), 1.0))

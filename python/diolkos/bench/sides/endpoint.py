@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ours, the Python face: the public API and nothing else."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+import diolkos
+from diolkos.bench.sides.loops import Statements
+from diolkos.bench.sides.worker import PythonWorker
+
+#: How long the two sides wait for each other, and for the backend.
+CONNECT_LIMIT_S = 30.0
+
+
+class EndpointWorker(PythonWorker):
+    """One endpoint called ``name``, connected to the one called ``peer`` on ``road``."""
+
+    statements = Statements(
+        send="send(outgoing, peer, match=7)",
+        receive="recv_into(incoming, match=7)",
+        send_back="send(incoming, peer, match=7)",
+        acknowledge="send(nothing, peer, match=8)",
+        receive_acknowledgement="recv_into(nothing, match=8)",
+    )
+
+    def __init__(self, side: int, name: str, peer: str, road: str) -> None:
+        super().__init__(side)
+        self._endpoint = diolkos.Endpoint(name)
+        self._peer = connect(self._endpoint, peer, road)
+
+    def describe(self) -> dict[str, Any]:
+        """Names the library and the road that was taken."""
+        return {"library": library("blocking"), "road": self._peer.road}
+
+    def names(self) -> dict[str, Any]:
+        """The endpoint's methods and the peer."""
+        return {
+            "send": self._endpoint.send,
+            "recv_into": self._endpoint.recv_into,
+            "peer": self._peer,
+            "nothing": bytearray(0),
+        }
+
+    def close(self) -> None:
+        """Closes the endpoint."""
+        self._endpoint.close()
+
+
+def library(face: str) -> str:
+    """The library as rows name it; a checkout that was never installed has no version."""
+    try:
+        return f"diolkos {importlib.metadata.version('diolkos')}, {face}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"diolkos, {face}"
+
+
+def connect(endpoint: diolkos.Endpoint, peer: str, road: str) -> diolkos.Peer:
+    """Waits for ``peer`` and connects to it; both sides call this and share one channel."""
+    return endpoint.connect(peer, road=road, timeout=CONNECT_LIMIT_S)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ours, the native face: the loops are in Rust, and Python only starts them.
+
+``crates/python/src/bench.rs`` holds the loops; ``native/mpi_loop.c`` does the same with MPI.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+import diolkos
+from diolkos import _core
+from diolkos.bench.control import Command, Operation
+from diolkos.bench.sides.endpoint import connect, library
+from diolkos.bench.sides.payload import VerificationError
+from diolkos.bench.sides.worker import Worker
+
+
+class NativeWorker(Worker):
+    """One endpoint called ``name``, connected to the one called ``peer`` on ``road``."""
+
+    def __init__(self, side: int, name: str, peer: str, road: str) -> None:
+        self._initiator = side == 0
+        self._endpoint = diolkos.Endpoint(name)
+        self._peer = connect(self._endpoint, peer, road)
+
+    def describe(self) -> dict[str, Any]:
+        """Names the library and the road that was taken."""
+        return {"library": library("native"), "road": self._peer.road}
+
+    def serve(self, command: Command) -> bytes:
+        """Runs one slice in Rust."""
+        if command.operation is not Operation.PINGPONG:
+            return self._stream(command)
+        if command.pause_us == 0 or command.verify:
+            return self._pingpong(command, command.iterations)
+        pieces = []
+        for _ in range(command.iterations):
+            if self._initiator:
+                time.sleep(command.pause_us * 1e-6)
+            pieces.append(self._pingpong(command, 1))
+        return b"".join(pieces)
+
+    def _pingpong(self, command: Command, iterations: int) -> bytes:
+        try:
+            return _core.bench_pingpong(
+                self._endpoint,
+                self._peer,
+                command.size,
+                iterations,
+                self._initiator,
+                command.verify,
+            )
+        except RuntimeError as error:
+            if "wrong contents" in str(error):
+                raise VerificationError(str(error)) from error
+            raise
+
+    def _stream(self, command: Command) -> bytes:
+        if command.verify:
+            return self._pingpong(command, command.iterations)
+        bench = {Operation.STREAM: _core.bench_stream, Operation.RATE: _core.bench_rate}
+        arguments = (command.window, self._initiator)
+        run = bench[command.operation]
+        run(self._endpoint, self._peer, command.size, command.window, *arguments)  # not counted
+        seconds = run(self._endpoint, self._peer, command.size, command.iterations, *arguments)
+        return struct.pack("=d", seconds) if self._initiator else b""
+
+    def close(self) -> None:
+        """Closes the endpoint."""
+        self._endpoint.close()

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taking a slice: the commands that a contender gets, and what its replies mean.
+
+How long a slice shall be is learned from the ones before it. The first few are short; each tells
+how many round trips the next one may have, so that a change of the machine's speed in the middle
+of a run does not make slices longer than they may be.
+"""
+
+from __future__ import annotations
+
+from diolkos.bench.control import Command, Operation, seconds_from, times_from
+from diolkos.bench.results import Plan, Result, Slice
+from diolkos.bench.running import RunningContender
+from diolkos.bench.slices import ITERATIONS_MIN, Histogram, next_iterations, warm_up_of
+
+#: The C loops keep so many requests.
+WINDOW_MAX = 4096
+
+#: A verification pass carries about so many bytes, in so many messages at least and at most.
+_VERIFY_BYTES = 4 << 20
+_VERIFY_MESSAGES_MIN = 8
+_VERIFY_MESSAGES_MAX = 256
+
+#: Calibration ends when the next slice would be less than so much longer, or after some slices.
+_CALIBRATED_GROWTH = 2
+_CALIBRATION_SLICES_MAX = 8
+
+#: Messages that wait for their receiver in one slice of the ``already there`` measure.
+_READY_MESSAGES = 64
+_READY_SLICES_PER_ROUND = 4
+
+
+class SliceTaker:
+    """Takes slices of any contender of a plan, and remembers how long theirs should be.
+
+    All methods raise :class:`ContenderError`, which names the contender.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._iterations: dict[tuple[str, int], int] = {}
+
+    def empty_result(self, running: RunningContender, size: int) -> Result:
+        """A result to be filled."""
+        return Result(
+            contender=running.contender,
+            operation=self._plan.operation,
+            size=size,
+            library=running.description.get("library", ""),
+            road=running.description.get("road"),
+        )
+
+    def verify(self, running: RunningContender, size: int) -> None:
+        """The pass that looks at every byte."""
+        count = _VERIFY_BYTES // max(size, 1)
+        count = max(_VERIFY_MESSAGES_MIN, min(_VERIFY_MESSAGES_MAX, count))
+        window = self._plan.window
+        if self._plan.operation is not Operation.PINGPONG:
+            count = max(count // window, 1) * window
+        running.run(Command(self._plan.operation, size, count, window, verify=True))
+
+    def calibrate(self, running: RunningContender, size: int) -> None:
+        """Learns how many iterations make a slice."""
+        key = running.name, size
+        ping = self._plan.operation is Operation.PINGPONG
+        self._iterations[key] = ITERATIONS_MIN if ping else self._plan.window
+        for _ in range(_CALIBRATION_SLICES_MAX):
+            before = self._iterations[key]
+            self.take(running, size)
+            if self._iterations[key] < _CALIBRATED_GROWTH * before:
+                return
+
+    def take(self, running: RunningContender, size: int) -> Slice:
+        """One timed slice."""
+        plan, key = self._plan, (running.name, size)
+        count = self._iterations[key]
+        payload = running.run(Command(plan.operation, size, count, plan.window, plan.pause_us))
+        target_s = plan.slice_target_s()
+        if plan.operation is Operation.PINGPONG:
+            times = times_from(payload)
+            elapsed_s = sum(times) * 1e-9 + count * plan.pause_us * 1e-6
+            floor = 1 if plan.pause_us else ITERATIONS_MIN
+            self._iterations[key] = next_iterations(count, elapsed_s, target_s, floor)
+            return Slice(Histogram(times[0 if plan.pause_us else warm_up_of(count) :]))
+        seconds = seconds_from(payload)
+        following = next_iterations(count, seconds, target_s)
+        self._iterations[key] = max(following // plan.window, 1) * plan.window
+        return Slice(messages_per_s=count / seconds)
+
+    def already_there(self, running: RunningContender, size: int) -> Result:
+        """Receives of messages that wait for their receiver; no contender is compared."""
+        result = self.empty_result(running, size)
+        result.operation = Operation.ALREADY_THERE
+        command = Command(Operation.ALREADY_THERE, size, _READY_MESSAGES)
+        for _ in range(self._plan.rounds * _READY_SLICES_PER_ROUND):
+            payload = running.run(command)
+            result.times.add(Histogram(times_from(payload)))
+        return result

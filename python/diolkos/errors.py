@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can go wrong, by whose doing.
+
+::
+
+    DiolkosError
+    ├── ClosedError            this program closed the endpoint
+    ├── ForkedError            the endpoint belongs to the parent of this forked process
+    ├── Cancelled              this program cancelled the request
+    ├── Timeout                the time limit passed              is a TimeoutError
+    ├── BusyError              a name is taken, or too much is under way
+    ├── LimitError             a named limit was reached
+    ├── PeerError              the peer is at fault, or gone      is a ConnectionError
+    │   ├── NotConnected       no such peer, or not any more
+    │   ├── PeerClosed         it closed its endpoint
+    │   ├── PeerDied           its process ended
+    │   └── PeerMisbehaved     it broke the protocol
+    ├── BackendError           no backend, or a wrong one         is a ConnectionError
+    ├── DeniedError            the backend's policy forbids it    is a PermissionError
+    ├── NotFoundError          nobody of that name                is a LookupError
+    └── SystemRefusal          the system refused                 is an OSError
+
+Misuse of a call is a plain `ValueError`, `TypeError` or `BufferError`. A receive that was shorter
+than its message is not an error: its status says `truncated`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "BusyError",
+    "Cancelled",
+    "ClosedError",
+    "DeniedError",
+    "DiolkosError",
+    "ForkedError",
+    "LimitError",
+    "NotConnected",
+    "NotFoundError",
+    "PeerClosed",
+    "PeerDied",
+    "PeerError",
+    "PeerMisbehaved",
+    "SystemRefusal",
+    "Timeout",
+]
+
+
+class DiolkosError(Exception):
+    """Anything that Diolkos reports. `hint` says what to do about it, where that is known."""
+
+    #: The place of the request in the list given to `wait_any`, if it came from there.
+    index: int | None = None
+
+    def __init__(self, message: str = "", hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        if hint is not None:
+            self.add_note(f"hint: {hint}")
+
+
+class ClosedError(DiolkosError):
+    """The endpoint was closed by this program."""
+
+
+class ForkedError(DiolkosError):
+    """The endpoint was opened by the parent of this forked process, which goes on using it."""
+
+
+class Cancelled(DiolkosError):
+    """The request was cancelled by this program."""
+
+
+class Timeout(DiolkosError, TimeoutError):
+    """The time limit passed first."""
+
+
+class BusyError(DiolkosError):
+    """A name or number is taken, too many sends wait for a peer, or another thread waits."""
+
+
+class LimitError(DiolkosError):
+    """A limit was reached: of this endpoint, of the backend, or of the user."""
+
+
+class PeerError(DiolkosError, ConnectionError):
+    """The peer is gone or not to be trusted any more."""
+
+
+class NotConnected(PeerError):
+    """There is no such peer, or this endpoint was disconnected from it."""
+
+
+class PeerClosed(PeerError):
+    """The peer closed its endpoint."""
+
+
+class PeerDied(PeerError):
+    """The peer's process ended without closing its endpoint."""
+
+
+class PeerMisbehaved(PeerError):
+    """The peer wrote nonsense; its channel was closed."""
+
+
+class BackendError(DiolkosError, ConnectionError):
+    """No backend answers, or it is not one that this library can work with."""
+
+
+class DeniedError(DiolkosError, PermissionError):
+    """The backend's policy does not allow it."""
+
+
+class NotFoundError(DiolkosError, LookupError):
+    """Nobody of that name or number, for all that this endpoint may know."""
+
+
+class SystemRefusal(DiolkosError, OSError):
+    """The system refused: no memory, no descriptors, no room. `errno` says why."""
+
+    def __init__(self, errno: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.strerror = message
+
+    def __str__(self) -> str:
+        return str(self.strerror)
