@@ -36,7 +36,7 @@ $(BIN)/python:
 # Cargo decides what is to be rebuilt; an up-to-date tree takes a second.
 setup: system $(BIN)/python
 	@command -v cargo >/dev/null \
-	  || { echo "error: cargo is missing; hint: install Rust 1.85 or newer from https://rustup.rs" >&2; exit 1; }
+	  || { echo "error: cargo is missing; hint: install Rust 1.89 or newer from https://rustup.rs" >&2; exit 1; }
 	source $(BIN)/activate && maturin develop --release --quiet --extras bench,test
 
 # --- what people run ------------------------------------------------------------------------

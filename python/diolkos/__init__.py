@@ -9,37 +9,47 @@
         n = ep.recv_into(array, match=7).nbytes
 
 `diolkos.asyncio` has the same names for programs with an event loop.
+
+The names are loaded when they are first used: the backend and the command line, which live in this
+package, need no native module and start without it.
 """
 
-from diolkos._core import (
-    ClaimedMessage,
-    Delivery,
-    Endpoint,
-    Message,
-    MultiReceive,
-    Peer,
-    Request,
-    Status,
-    wait_any,
-)
-from diolkos.errors import (
-    BackendError,
-    BusyError,
-    Cancelled,
-    ClosedError,
-    DeniedError,
-    DiolkosError,
-    ForkedError,
-    LimitError,
-    NotConnected,
-    NotFoundError,
-    PeerClosed,
-    PeerDied,
-    PeerError,
-    PeerMisbehaved,
-    SystemRefusal,
-    Timeout,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diolkos._core import (
+        ClaimedMessage,
+        Delivery,
+        Endpoint,
+        Message,
+        MultiReceive,
+        Peer,
+        Request,
+        Status,
+        wait_any,
+    )
+    from diolkos.errors import (
+        BackendError,
+        BusyError,
+        Cancelled,
+        ClosedError,
+        DeniedError,
+        DiolkosError,
+        ForkedError,
+        LimitError,
+        NotAnObject,
+        NotConnected,
+        NotFoundError,
+        PeerClosed,
+        PeerDied,
+        PeerError,
+        PeerMisbehaved,
+        SystemRefusal,
+        Timeout,
+    )
 
 __all__ = [
     "BackendError",
@@ -55,6 +65,7 @@ __all__ = [
     "LimitError",
     "Message",
     "MultiReceive",
+    "NotAnObject",
     "NotConnected",
     "NotFoundError",
     "Peer",
@@ -68,3 +79,31 @@ __all__ = [
     "Timeout",
     "wait_any",
 ]
+
+_NATIVE = frozenset(
+    {
+        "ClaimedMessage",
+        "Delivery",
+        "Endpoint",
+        "Message",
+        "MultiReceive",
+        "Peer",
+        "Request",
+        "Status",
+        "wait_any",
+    }
+)
+
+
+def __getattr__(name: str) -> object:
+    """Loads a public name, once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "diolkos._core" if name in _NATIVE else "diolkos.errors"
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -18,6 +18,7 @@
     ├── BackendError           no backend, or a wrong one         is a ConnectionError
     ├── DeniedError            the backend's policy forbids it    is a PermissionError
     ├── NotFoundError          nobody of that name                is a LookupError
+    ├── NotAnObject            recv_object got something else     is a ValueError
     └── SystemRefusal          the system refused                 is an OSError
 
 Misuse of a call is a plain `ValueError`, `TypeError` or `BufferError`. A receive that was shorter
@@ -35,6 +36,7 @@ __all__ = [
     "DiolkosError",
     "ForkedError",
     "LimitError",
+    "NotAnObject",
     "NotConnected",
     "NotFoundError",
     "PeerClosed",
@@ -113,6 +115,10 @@ class DeniedError(DiolkosError, PermissionError):
 
 class NotFoundError(DiolkosError, LookupError):
     """Nobody of that name or number, for all that this endpoint may know."""
+
+
+class NotAnObject(DiolkosError, ValueError):
+    """The message is not an object, or longer than the receiver allows."""
 
 
 class SystemRefusal(DiolkosError, OSError):

@@ -102,6 +102,48 @@ def test_a_restarted_backend_takes_its_guests_back(backend: RunningBackend) -> N
         b2.expect("gone", channel=end["channel"])
 
 
+def test_a_newcomer_gets_no_number_of_a_guest_who_is_still_away(backend: RunningBackend) -> None:
+    """Whoever opens first after a restart must not be in the way of those who come back late."""
+    early = [backend.client() for _ in range(3)]
+    for client in early:
+        client.open()
+    for _ in range(2):
+        backend.end(signal.SIGKILL)
+        backend.start()
+        with backend.client() as newcomer:
+            assert newcomer.open()["number"] >= 3
+    with backend.client() as late:
+        resume = {"number": 0, "generation": 1, "channels": []}
+        assert late.open("ep-0", resume=resume)["number"] == 0
+    for client in early:
+        client.close()
+
+
+def test_numbers_start_at_0_after_an_end_without_guests(backend: RunningBackend) -> None:
+    with backend.client() as client, backend.client() as other:
+        client.open(number=40)
+        other.open("other")
+        other.send("connect", target=40)
+        other.expect("connected")
+        client.close()
+        other.expect("gone")
+        wanted = other.send("info")
+        assert len(other.expect("info", id=wanted)["endpoints"]) == 1
+    with backend.client() as watcher:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            watcher.send("info")
+            page = watcher.receive()
+            if not page["endpoints"]:
+                break
+            page.close()
+            assert time.monotonic() < deadline
+    backend.end(signal.SIGTERM)
+    backend.start()
+    with backend.client() as client:
+        assert client.open()["number"] == 0
+
+
 def test_a_claim_that_the_other_end_does_not_share_ends_at_the_next_meeting(
     backend: RunningBackend,
 ) -> None:
@@ -158,7 +200,7 @@ def test_started_by_an_endpoint_it_is_a_daemon_that_reports(runtime_dir: Path) -
     assert starter.wait(PATIENCE_S) == 0
     assert is_readable(reading, PATIENCE_S)
     with open(reading, "rb") as report:
-        assert report.read() == b"+"
+        assert report.read() == b"+\n"
     with RawClient(runtime_dir) as client:
         client.send("info")
         pid = client.expect("info")["backend"]["pid"]

@@ -21,6 +21,7 @@ use diolkos_proto::{Claim, Envelope, HandlerAction, Machine, MultiEvent, PeerId}
 use diolkos_proto::{RequestId, Selector, Sent, Status, StatusCode};
 use diolkos_shm::{Sink, Source, fork};
 use rustix::event::{EventfdFlags, epoll};
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::lane::ShmLane;
@@ -91,6 +92,10 @@ pub(crate) struct Core {
     pub followers: usize,
     /// The program waits in an event loop of its own.
     pub armed: bool,
+    /// Threads that wait on the descriptor, among other things ([`Doze`]).
+    pub dozing: usize,
+    /// The bell of those who wait on the descriptor has been rung and not been silenced.
+    pub belled: bool,
     pub sleeps: u64,
     pub wakeups: u64,
     pub polls_with_work: u64,
@@ -104,7 +109,11 @@ pub(crate) struct Shared {
     pub returns: Returns,
     /// Rung by threads of this process for the one that sleeps.
     wakeup: OwnedFd,
-    epoll: Arc<OwnedFd>,
+    /// Readable while those who wait on the descriptor should look again.
+    bell: OwnedFd,
+    /// What event loops watch: the epoll set, and the bell. A thread that sleeps on the set itself
+    /// uses its events up, and rings the bell for the others.
+    outer: OwnedFd,
     identity: Identity,
     fork_generation: u32,
     closed: AtomicBool,
@@ -120,7 +129,8 @@ impl Endpoint {
     /// Opens an endpoint at this host's backend, starting one if need be.
     ///
     /// # Errors
-    /// [`Error::Introduction`] when the backend refuses or cannot be reached.
+    /// [`Error::Introduction`] when the backend refuses or cannot be reached;
+    /// [`Error::Interrupted`] when a signal came while one was being started: call again.
     pub fn open(options: &OpenOptions) -> Result<Self, Error> {
         let island = process::ProcessIsland::open(&process::OpenOptions {
             name: options.name.clone(),
@@ -129,6 +139,10 @@ impl Endpoint {
             runtime_dir: options.runtime_dir.clone(),
             backend_command: options.backend_command.clone(),
             start_timeout: options.start_timeout,
+        })
+        .map_err(|error| match error {
+            IslandError::System { errno: Errno::INTR, .. } => Error::Interrupted,
+            other => Error::Introduction(other),
         })?;
         Self::on_island(Box::new(island), options.context)
     }
@@ -147,6 +161,14 @@ impl Endpoint {
         let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, &wakeup, Token::Wakeup.to_data(), events)
             .map_err(|errno| Error::System("epoll_ctl", errno))?;
+        let bell =
+            rustix::event::eventfd(0, flags).map_err(|errno| Error::System("eventfd", errno))?;
+        let outer = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|errno| Error::System("epoll_create", errno))?;
+        for inner in [epoll.as_fd(), bell.as_fd()] {
+            epoll::add(&outer, inner, Token::Wakeup.to_data(), epoll::EventFlags::IN)
+                .map_err(|errno| Error::System("epoll_ctl", errno))?;
+        }
         let epoll = Arc::new(epoll);
         let identity = island.identity().clone();
         let mut core = Core {
@@ -154,11 +176,13 @@ impl Endpoint {
             peers: Peers::new(island),
             patience: Patience::default(),
             clock: Clock(Instant::now()),
-            epoll: Arc::clone(&epoll),
+            epoll,
             handler: None,
             sleeper: false,
             followers: 0,
             armed: false,
+            dozing: 0,
+            belled: false,
             sleeps: 0,
             wakeups: 0,
             polls_with_work: 0,
@@ -172,7 +196,8 @@ impl Endpoint {
             core: Lock::new(core),
             returns: Returns::default(),
             wakeup,
-            epoll,
+            bell,
+            outer,
             identity,
             fork_generation,
             closed: AtomicBool::new(false),
@@ -201,7 +226,11 @@ impl Endpoint {
     /// # Errors
     /// [`Error`] when its memory cannot be used.
     pub fn adopt(&self, ends: ChannelEnds) -> Result<PeerId, Error> {
-        Ok(self.lock()?.welcome(ends)?)
+        let mut core = self.lock()?;
+        let peer = core.welcome(ends)?;
+        // Whoever sleeps has not said so to this peer.
+        self.after(&mut core);
+        Ok(peer)
     }
 
     /// Closes the endpoint: peers are told, open requests end with `EndpointClosed`. Idempotent.
@@ -221,6 +250,7 @@ impl Endpoint {
         core.publish_counters();
         core.handler = None;
         core.peers.island = Box::new(Alone::new(self.shared.identity.number));
+        self.ring_bell(&mut core);
         drop(core);
         self.shared.returns.announce();
         self.wake();
@@ -257,7 +287,9 @@ impl Endpoint {
         let timeout_ms = timeout.map(|t| t.as_millis().min(u128::from(u32::MAX)) as u32);
         let mut core = self.lock()?;
         // An introduction may be waiting: it may be the very peer that is wanted.
-        core.take_events();
+        if core.take_events() {
+            self.after(&mut core);
+        }
         core.iconnect(target, road, timeout_ms)
     }
 
@@ -523,7 +555,7 @@ impl Endpoint {
     /// The descriptor for event loops: readable when something happens while armed.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.shared.epoll.as_fd()
+        self.shared.outer.as_fd()
     }
 
     /// What crossed so far, and what is here now.
@@ -573,13 +605,46 @@ impl Endpoint {
             Guard::unlocked(core, || drop(replaced));
             core.machine.poll();
         }
+        // Others may have fallen asleep over messages that waited for the handler.
+        self.after(core);
     }
 
-    /// Tells a thread of this process that sleeps on the endpoint to look again.
+    /// Something happened to the endpoint: tells all others of this process that wait on it, as
+    /// threads or in event loops, to look again.
     #[inline(always)]
     pub(crate) fn after(&self, core: &mut Guard<'_, Core>) {
-        if core.sleeper || core.armed {
+        if core.sleeper || core.followers > 0 || core.is_watched() {
+            self.tell_others(core);
+        }
+    }
+
+    #[cold]
+    fn tell_others(&self, core: &mut Core) {
+        if core.followers > 0 {
+            self.shared.returns.announce();
+        }
+        if core.sleeper {
             self.wake();
+        }
+        if core.is_watched() {
+            self.ring_bell(core);
+        }
+    }
+
+    /// Makes the descriptor readable until [`Endpoint::silence_bell`].
+    fn ring_bell(&self, core: &mut Core) {
+        if !core.belled {
+            core.belled = true;
+            // Cannot fail: the counter is 0 while the bell is silent.
+            let _ = rustix::io::write(&self.shared.bell, &1_u64.to_ne_bytes());
+        }
+    }
+
+    /// Whoever was to hear the bell has heard it, if nobody else waits on the descriptor.
+    pub(crate) fn silence_bell(&self, core: &mut Core) {
+        if core.belled && !core.is_watched() {
+            core.belled = false;
+            let _ = rustix::io::read(&self.shared.bell, &mut [0; 8]);
         }
     }
 
@@ -606,6 +671,12 @@ impl Drop for Shared {
 }
 
 impl Core {
+    /// Whether somebody waits on the descriptor.
+    #[inline(always)]
+    pub fn is_watched(&self) -> bool {
+        self.armed || self.dozing > 0
+    }
+
     pub fn take_any(
         &mut self,
         requests: &[RequestId],

@@ -35,3 +35,4 @@ pub use diolkos_shm::{Sink, Source};
 pub use endpoint::{Endpoint, Handler, OpenOptions};
 pub use error::Error;
 pub use peers::{Counters, PeerInfo};
+pub use wait::Doze;

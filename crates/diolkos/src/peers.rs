@@ -220,15 +220,21 @@ impl Core {
 
     /// Takes everything that the island has to say. Never waits.
     #[cold]
-    pub fn take_events(&mut self) {
+    pub fn take_events(&mut self) -> bool {
+        let mut came = false;
         if let Some(home) = &self.peers.home {
             self.peers.attention_seen = home.load(0, Ordering::Relaxed) as u32;
         }
         while let Some(event) = self.peers.island.poll_event(self.clock.now_ms()) {
+            came = true;
             match event {
                 Event::Connected { ticket, ends } => {
                     let pending = self.peers.pending.remove(&ticket);
+                    let channel = ends.channel;
                     let result = self.welcome(*ends);
+                    if result.is_err() {
+                        self.peers.island.disconnect(channel);
+                    }
                     if let Some(pending) = pending {
                         match result {
                             Ok(peer) => self.machine.finish_connect(pending.request, Ok(peer)),
@@ -262,6 +268,7 @@ impl Core {
             }
         }
         self.bury();
+        came
     }
 
     fn already_connected(&mut self, ticket: u32, channel: u64) {
@@ -453,7 +460,8 @@ impl Core {
             sum.tx_messages += traffic.tx_messages;
             sum.tx_bytes += traffic.tx_bytes;
             sum.rx_messages += traffic.rx_messages;
-            sum.rx_bytes += traffic.rx_bytes;
+            // A peer alleges the lengths of its messages, so even this sum may overflow.
+            sum.rx_bytes = sum.rx_bytes.saturating_add(traffic.rx_bytes);
             sum.doorbells_rung += self.machine.lane_mut(peer).map_or(0, |lane| lane.doorbells_rung);
         }
         sum

@@ -32,8 +32,8 @@ const HOT_LOOKS: u32 = 16;
 const LOOKS_PER_CLOCK: u32 = 16;
 /// Looks before the processor is told that we spin.
 const LOOKS_BEFORE_PAUSE: u32 = 512;
-/// Idle polls of a program that only tests, between two slow checks (descriptors, deaths).
-const IDLE_POLLS_PER_CHECK: u32 = 1024;
+/// Idle polls of a program that only tests, between two looks at the clock.
+const IDLE_POLLS_PER_CHECK: u32 = 32;
 /// Least time between two slow checks of a program that only tests, in nanoseconds.
 const SLOW_CHECK_NS: u64 = 1_000_000;
 /// After this long asleep, idle bulk memory is given back.
@@ -77,6 +77,30 @@ impl Endpoint {
         deadline: Option<Instant>,
     ) -> Result<Option<(usize, Status)>, Error> {
         self.wait_until(deadline, |core| core.take_any(requests))
+    }
+
+    /// Waits until all of the requests are complete and frees them; `ended` gets each status, in
+    /// order. Returns how many were freed: less than all when the deadline passed first.
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`]; requests before the one that was being waited for are freed.
+    pub fn wait_all(
+        &self,
+        requests: &[RequestId],
+        deadline: Option<Instant>,
+        mut ended: impl FnMut(&Status),
+    ) -> Result<usize, Error> {
+        let mut done = 0;
+        let all = self.wait_until(deadline, |core| {
+            while let Some(request) = requests.get(done) {
+                let Some(status) = core.machine.test(*request)? else { return Ok(None) };
+                ended(&status);
+                done += 1;
+            }
+            Ok(Some(()))
+        })?;
+        debug_assert!(all.is_none() || done == requests.len());
+        Ok(done)
     }
 
     /// Waits until a complete request's match info fits and frees it: MX's `wait_any`.
@@ -215,10 +239,7 @@ impl Endpoint {
             core.machine.spin_hot(HOT_LOOKS);
             if core.look() {
                 self.run_handlers(core);
-                if core.followers > 0 || core.sleeper {
-                    self.shared.returns.announce();
-                    self.after(core);
-                }
+                self.after(core);
                 if let Some(found) = find(core)? {
                     core.patience.came_spinning();
                     return Ok(Spun::Found(found));
@@ -232,11 +253,12 @@ impl Endpoint {
                     budget_ns = budget.map_or(patience, |most| patience.min(nanos(most)));
                     now_ns
                 });
-                if !core.patience.look(now_ns) || now_ns - start_ns >= budget_ns {
-                    return Ok(Spun::Spent);
-                }
+                // First the deadline: a budget of nothing must not hide that it has passed.
                 if deadline.is_some_and(|at| Instant::now() >= at) {
                     return Ok(Spun::Deadline);
+                }
+                if !core.patience.look(now_ns) || now_ns - start_ns >= budget_ns {
+                    return Ok(Spun::Spent);
                 }
                 if self.shared.core.is_wanted() {
                     self.shared.core.step_aside(core);
@@ -271,9 +293,10 @@ impl Endpoint {
         }
         core.patience.slept();
         core.publish_counters();
-        core.take_events();
-        if core.raise_sleep() {
+        let came = core.take_events();
+        if came | core.raise_sleep() {
             core.lower_sleep();
+            self.after(core);
             return Ok(true);
         }
         core.sleeper = true;
@@ -282,11 +305,13 @@ impl Endpoint {
         core.sleeper = false;
         core.wakeups += 1;
         core.lower_sleep();
+        // Whatever woke this thread, be it a signal: nobody sleeps for the others any more, and
+        // the events are used up.
+        self.after(core);
         let ready = result?;
         core.handle(&ready);
         core.machine.poll_all();
         core.bury();
-        self.shared.returns.announce();
         let late = deadline.is_some_and(|at| Instant::now() >= at);
         Ok(!(ready.is_empty() && late))
     }
@@ -326,7 +351,9 @@ impl Endpoint {
                 return Ok(events);
             }
             if lost {
-                core.take_events();
+                if core.take_events() {
+                    return Ok(events);
+                }
             } else {
                 core.reclaim();
                 reclaimed = true;
@@ -340,33 +367,52 @@ impl Endpoint {
         if core.look() {
             core.idle_polls = 0;
             self.run_handlers(core);
-            if core.followers > 0 || core.sleeper || core.armed {
-                self.shared.returns.announce();
-                self.after(core);
-            }
+            self.after(core);
             return;
         }
         core.idle_polls += 1;
         if core.idle_polls >= IDLE_POLLS_PER_CHECK {
             core.idle_polls = 0;
-            core.slow_check();
-            self.run_handlers(core);
+            if core.slow_check() {
+                self.run_handlers(core);
+                self.after(core);
+            }
         }
     }
 
-    /// Says that the program now waits for [`Endpoint::descriptor`] in a loop of its own. `true`:
-    /// something is here already; do not wait. Undo with [`Endpoint::disarm`] in any case.
+    /// Says that the program now waits for [`Endpoint::descriptor`] in an event loop of its own,
+    /// of which an endpoint has one. `true`: something is here already; do not wait. Undo with
+    /// [`Endpoint::disarm`] in any case.
     ///
     /// # Errors
     /// [`Error`] when the endpoint cannot be used.
     pub fn arm(&self) -> Result<bool, Error> {
         let mut core = self.lock()?;
-        core.publish_counters();
-        core.take_events();
         core.armed = true;
-        let found = core.raise_sleep();
-        self.run_handlers(&mut core);
-        Ok(found)
+        Ok(self.watch(&mut core))
+    }
+
+    /// As [`Endpoint::arm`], for a thread that waits on the descriptor together with others.
+    ///
+    /// # Errors
+    /// [`Error`] when the endpoint cannot be used.
+    pub fn doze(&self) -> Result<Doze<'_>, Error> {
+        let mut core = self.lock()?;
+        core.dozing += 1;
+        let found = self.watch(&mut core);
+        drop(core);
+        Ok(Doze { endpoint: self, found })
+    }
+
+    fn watch(&self, core: &mut Guard<'_, Core>) -> bool {
+        core.publish_counters();
+        let came = core.take_events();
+        let found = came | core.raise_sleep();
+        self.run_handlers(core);
+        if found {
+            self.after(core);
+        }
+        found
     }
 
     /// Ends what [`Endpoint::arm`] began, makes the descriptor quiet and takes in what came.
@@ -376,12 +422,37 @@ impl Endpoint {
     pub fn disarm(&self) -> Result<(), Error> {
         let mut core = self.lock()?;
         core.armed = false;
-        core.lower_sleep();
-        core.check_descriptors();
-        core.machine.poll_all();
-        core.bury();
-        self.run_handlers(&mut core);
+        self.unwatch(&mut core);
         Ok(())
+    }
+
+    fn unwatch(&self, core: &mut Guard<'_, Core>) {
+        core.lower_sleep();
+        let used_up = core.check_descriptors();
+        let worked = core.machine.poll_all();
+        core.bury();
+        self.run_handlers(core);
+        if used_up || worked {
+            self.after(core);
+        }
+        self.silence_bell(core);
+    }
+}
+
+/// A thread waits on an endpoint's descriptor until this is dropped.
+pub struct Doze<'a> {
+    endpoint: &'a Endpoint,
+    /// Something is here already; do not wait.
+    pub found: bool,
+}
+
+impl Drop for Doze<'_> {
+    fn drop(&mut self) {
+        // A closed endpoint has no flags to lower and no bell to silence.
+        if let Ok(mut core) = self.endpoint.lock() {
+            core.dozing -= 1;
+            self.endpoint.unwatch(&mut core);
+        }
     }
 }
 
@@ -407,26 +478,28 @@ impl Core {
         worked
     }
 
-    /// Everything that a look leaves out: descriptors, deaths, the backend, closing flags.
+    /// Everything that a look leaves out: descriptors, deaths, the backend, closing flags. Tells
+    /// whether something happened.
     #[cold]
-    fn slow_check(&mut self) {
+    fn slow_check(&mut self) -> bool {
         let now_ns = self.clock.now_ns();
         if now_ns - self.last_slow_check_ns < SLOW_CHECK_NS {
-            return;
+            return false;
         }
         self.last_slow_check_ns = now_ns;
         if self.counters_due {
             self.counters_due = false;
             self.publish_counters();
         }
-        self.check_descriptors();
-        self.take_events();
-        self.machine.poll_all();
+        let used_up = self.check_descriptors();
+        let came = self.take_events();
+        let worked = self.machine.poll_all();
         self.bury();
+        used_up || came || worked
     }
 
-    /// Handles what is ready now. Never waits.
-    fn check_descriptors(&mut self) {
+    /// Handles what is ready now, and tells whether something was. Never waits.
+    fn check_descriptors(&mut self) -> bool {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let spare = rustix::buffer::spare_capacity(&mut events);
@@ -434,12 +507,15 @@ impl Core {
         if epoll::wait(&*self.epoll, spare, Some(&now)).is_ok() {
             self.handle(&events);
         }
+        !events.is_empty()
     }
 
     fn handle(&mut self, ready: &[epoll::Event]) {
         for event in ready {
             match Token::from_data(event.data) {
-                Token::Control => self.take_events(),
+                Token::Control => {
+                    self.take_events();
+                }
                 Token::Liveness(peer) => self.peer_died(peer),
                 // Edge-triggered and never read: the rings say what happened.
                 Token::Doorbell | Token::Wakeup => {}
@@ -462,7 +538,11 @@ impl Core {
         came
     }
 
+    /// Lowers the flags, unless somebody else of this process still relies on them.
     fn lower_sleep(&mut self) {
+        if self.sleeper || self.is_watched() {
+            return;
+        }
         let peers: Vec<_> = self.machine.peers().collect();
         for peer in peers {
             if let Some(lane) = self.machine.lane_mut(peer) {

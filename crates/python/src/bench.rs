@@ -53,12 +53,12 @@ fn raise(py: Python<'_>, stop: Stop) -> PyErr {
     }
 }
 
-/// One side of a benchmark: whom it talks to, and its memory.
+/// One side of a benchmark: whom it talks to, and its memory. One buffer serves both ways, as in the
+/// C loop that the rivals run.
 struct Side {
     core: diolkos::Endpoint,
     peer: PeerId,
-    out: Vec<u8>,
-    into: Vec<u8>,
+    buffer: Vec<u8>,
 }
 
 impl Side {
@@ -69,7 +69,7 @@ impl Side {
     ) -> PyResult<Self> {
         let peer = arguments::known(endpoint, peer)?;
         let core = endpoint.get().core.clone();
-        Ok(Self { core, peer, out: vec![1; size], into: vec![1; size] })
+        Ok(Self { core, peer, buffer: vec![1; size] })
     }
 
     /// Runs a loop detached. When it fails, requests may be open: their memory is left alone.
@@ -88,21 +88,21 @@ impl Side {
         .map_err(|stop| raise(py, stop))
     }
 
-    /// Starts to send the outgoing buffer, or nothing at all.
+    /// Starts to send the first `len` bytes of the buffer.
     #[inline(always)]
     fn send(&self, match_info: u64, len: usize) -> Result<Sent, Error> {
-        // SAFETY: within `out`; every loop waits for its requests before it ends, and the memory
+        // SAFETY: within `buffer`; every loop waits for its requests before it ends, and the memory
         // of one that failed is never freed (`Side::run`).
-        let source = unsafe { Source::from_raw(self.out.as_ptr(), len.min(self.out.len())) };
+        let source = unsafe { Source::from_raw(self.buffer.as_ptr(), len.min(self.buffer.len())) };
         self.core.isend(source, self.peer, &Envelope { match_info, ..Envelope::default() })
     }
 
-    /// Posts a receive into the incoming buffer.
+    /// Posts a receive into the buffer.
     #[inline(always)]
     fn receive(&mut self, match_info: u64) -> Result<RequestId, Error> {
         // SAFETY: as in `send`. Several receives of one window share the memory, as in every
         // benchmark of message rates; what it holds is looked at when all are complete.
-        let sink = unsafe { Sink::from_raw(self.into.as_mut_ptr(), self.into.len()) };
+        let sink = unsafe { Sink::from_raw(self.buffer.as_mut_ptr(), self.buffer.len()) };
         let source = Some(self.peer);
         self.core.irecv(sink, &Selector { match_info, mask: u64::MAX, source, ..ANY })
     }
@@ -122,6 +122,29 @@ impl Side {
         }
     }
 
+    /// Waits for a window of requests at once.
+    fn wait_all(&self, requests: &[RequestId]) -> Result<(), Stop> {
+        let mut done = 0;
+        let mut code = StatusCode::Success;
+        while done < requests.len() {
+            let left = &requests[done..];
+            let ended = |status: &Status| {
+                done += 1;
+                if status.code != StatusCode::Success {
+                    code = status.code;
+                }
+            };
+            match self.core.wait_all(left, None, ended) {
+                Ok(_) => {}
+                Err(Error::Interrupted) => {
+                    Python::attach(|py| py.check_signals()).map_err(Stop::Signal)?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if code == StatusCode::Success { Ok(()) } else { Err(Stop::Ended(code)) }
+    }
+
     #[inline(always)]
     fn wait_sent(&self, sent: Sent) -> Result<(), Stop> {
         match sent {
@@ -133,31 +156,30 @@ impl Side {
     /// Writes a word that tells messages apart.
     #[inline(always)]
     fn write_word(&mut self, word: u64) {
-        let len = self.out.len().min(8);
-        self.out[..len].copy_from_slice(&word.to_le_bytes()[..len]);
+        let len = self.buffer.len().min(8);
+        self.buffer[..len].copy_from_slice(&word.to_le_bytes()[..len]);
     }
 
     /// Whether the word came back.
     #[inline(always)]
     fn check_word(&self, word: u64, at: usize) -> Result<(), Stop> {
-        let len = self.into.len().min(8);
-        if self.into[..len] == word.to_le_bytes()[..len] {
+        let len = self.buffer.len().min(8);
+        if self.buffer[..len] == word.to_le_bytes()[..len] {
             Ok(())
         } else {
             Err(Stop::WrongContents(at))
         }
     }
 
-    /// Fills the outgoing buffer with bytes that differ from message to message and place to place.
+    /// Fills the buffer with bytes that differ from message to message and place to place.
     fn fill(&mut self, seed: usize) {
-        for (at, byte) in self.out.iter_mut().enumerate() {
+        for (at, byte) in self.buffer.iter_mut().enumerate() {
             *byte = pattern(seed, at);
         }
     }
 
-    fn check(&mut self, seed: usize) -> Result<(), Stop> {
-        let right = self.into.iter().enumerate().all(|(at, byte)| *byte == pattern(seed, at));
-        self.into.fill(0);
+    fn check(&self, seed: usize) -> Result<(), Stop> {
+        let right = self.buffer.iter().enumerate().all(|(at, byte)| *byte == pattern(seed, at));
         if right { Ok(()) } else { Err(Stop::WrongContents(seed)) }
     }
 }
@@ -197,15 +219,15 @@ pub fn bench_pingpong<'py>(
 }
 
 fn initiate(side: &mut Side, iterations: usize) -> Result<Vec<u64>, Stop> {
-    let size = side.out.len();
+    let size = side.buffer.len();
     let mut ticks = Vec::with_capacity(iterations + 1);
     ticks.push(Ticks::now());
     for i in 0..iterations {
         side.write_word(i as u64);
         let sent = side.send(PAYLOAD, size)?;
+        side.wait_sent(sent)?;
         let request = side.receive(PAYLOAD)?;
         side.wait(request)?;
-        side.wait_sent(sent)?;
         side.check_word(i as u64, i)?;
         ticks.push(Ticks::now());
     }
@@ -213,12 +235,10 @@ fn initiate(side: &mut Side, iterations: usize) -> Result<Vec<u64>, Stop> {
 }
 
 fn respond(side: &mut Side, iterations: usize) -> Result<(), Stop> {
-    let size = side.out.len();
+    let size = side.buffer.len();
     for _ in 0..iterations {
         let request = side.receive(PAYLOAD)?;
         side.wait(request)?;
-        // What came is what goes back.
-        std::mem::swap(&mut side.out, &mut side.into);
         let sent = side.send(PAYLOAD, size)?;
         side.wait_sent(sent)?;
     }
@@ -226,20 +246,21 @@ fn respond(side: &mut Side, iterations: usize) -> Result<(), Stop> {
 }
 
 fn exchange_verified(side: &mut Side, iterations: usize, initiator: bool) -> Result<(), Stop> {
-    let size = side.out.len();
+    let size = side.buffer.len();
     for i in 0..iterations {
-        side.fill(i);
-        let request = side.receive(PAYLOAD)?;
-        if !initiator {
-            side.wait(request)?;
-            side.check(i)?;
+        for sending in [initiator, !initiator] {
+            if sending {
+                side.fill(i);
+                let sent = side.send(PAYLOAD, size)?;
+                side.wait_sent(sent)?;
+            }
+            side.buffer.fill(0);
+            if !sending {
+                let request = side.receive(PAYLOAD)?;
+                side.wait(request)?;
+                side.check(i)?;
+            }
         }
-        let sent = side.send(PAYLOAD, size)?;
-        if initiator {
-            side.wait(request)?;
-            side.check(i)?;
-        }
-        side.wait_sent(sent)?;
     }
     Ok(())
 }
@@ -266,9 +287,9 @@ pub fn bench_rate(
         while left > 0 {
             let messages = left.min(window);
             if initiator {
-                send_window(side, messages)?;
+                send_window(side, messages, left as u64)?;
             } else {
-                receive_window(side, messages)?;
+                receive_window(side, messages, left as u64)?;
             }
             left -= messages;
         }
@@ -290,30 +311,28 @@ pub fn bench_stream(
     bench_rate(endpoint, peer, size, count, window, initiator)
 }
 
-fn send_window(side: &mut Side, messages: usize) -> Result<(), Stop> {
-    let size = side.out.len();
-    let answer = side.receive(ANSWER)?;
+/// Sends a window of messages that all carry the window's number, and waits for the answer.
+fn send_window(side: &mut Side, messages: usize, word: u64) -> Result<(), Stop> {
+    let size = side.buffer.len();
+    side.write_word(word);
     let mut pending = Vec::new();
-    for word in 0..messages {
-        side.write_word(word as u64);
+    for _ in 0..messages {
         if let Sent::Pending(request) = side.send(PAYLOAD, size)? {
             pending.push(request);
         }
     }
-    for request in pending {
-        side.wait(request)?;
-    }
+    side.wait_all(&pending)?;
+    let answer = side.receive(ANSWER)?;
     side.wait(answer).map(drop)
 }
 
-fn receive_window(side: &mut Side, messages: usize) -> Result<(), Stop> {
+fn receive_window(side: &mut Side, messages: usize, word: u64) -> Result<(), Stop> {
     let mut posted = Vec::with_capacity(messages);
     for _ in 0..messages {
         posted.push(side.receive(PAYLOAD)?);
     }
-    for request in posted {
-        side.wait(request)?;
-    }
+    side.wait_all(&posted)?;
+    side.check_word(word, word as usize)?;
     let sent = side.send(ANSWER, 0)?;
     side.wait_sent(sent)
 }

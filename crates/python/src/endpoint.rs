@@ -421,6 +421,80 @@ impl Endpoint {
         handler::install(slf, &slf.get().handler, handler)
     }
 
+    #[pyo3(signature = (obj, dest, *, r#match = 0, timeout = None))]
+    fn send_object(
+        slf: &Bound<'_, Self>,
+        obj: &Bound<'_, PyAny>,
+        dest: &Bound<'_, Peer>,
+        r#match: u64,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let objects = slf.py().import("diolkos.objects")?;
+        objects.call_method1("send_object", (slf, obj, dest, r#match, timeout))?;
+        Ok(())
+    }
+
+    #[pyo3(signature = (
+        *, r#match = None, mask = None, source = None, max_nbytes = None, timeout = None,
+    ))]
+    fn recv_object<'py>(
+        slf: &Bound<'py, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'py, Peer>>,
+        max_nbytes: Option<u64>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let objects = slf.py().import("diolkos.objects")?;
+        let arguments = (slf, r#match, mask, source, max_nbytes, timeout);
+        objects.call_method1("recv_object", arguments)
+    }
+
+    /// For event loops: `None` when the message has left, else the request.
+    #[pyo3(signature = (buffer, dest, r#match, immediate, synchronous, untagged, /))]
+    fn try_send(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        dest: &Bound<'_, Peer>,
+        r#match: u64,
+        immediate: u32,
+        synchronous: bool,
+        untagged: bool,
+    ) -> PyResult<Option<Request>> {
+        let dest = arguments::known(slf, dest)?;
+        let space = arguments::space(untagged);
+        let envelope = Envelope { match_info: r#match, immediate, space, synchronous };
+        transfer::try_send(slf, Buffer::readable(buffer)?, dest, &envelope)
+    }
+
+    /// For event loops: the status when a message is here, the request when the rest of it is on
+    /// its way, `None` when there is none.
+    #[pyo3(signature = (buffer, r#match, mask, source, untagged, /))]
+    fn try_recv_into(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::try_recv_into(slf, Buffer::writable(buffer)?, &selector)
+    }
+
+    /// As `try_recv_into`, into memory of its own: the message, the request, or `None`.
+    #[pyo3(signature = (r#match, mask, source, untagged, /))]
+    fn try_recv(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        untagged: bool,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
+        transfer::try_recv(slf, &selector)
+    }
+
     fn progress(&self, py: Python<'_>) -> PyResult<()> {
         self.reap();
         self.core.progress().map_err(|error| errors::from_core(py, error))

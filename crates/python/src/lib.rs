@@ -8,6 +8,7 @@
 //!   request     something under way                         message    received memory of its own
 //!   claim       a message found by a probe, and taken       multi      one buffer, many messages
 //!   peer        somebody to send to                         handler    messages without a receive
+//!   relay       the switched road, for the backend          bench      loops for measuring
 //! ```
 //!
 //! # Rules
@@ -38,6 +39,7 @@ mod lock;
 mod message;
 mod multi;
 mod peer;
+mod relay;
 mod request;
 mod status;
 mod transfer;
@@ -57,6 +59,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<claim::ClaimedMessage>()?;
     module.add_class::<multi::MultiReceive>()?;
     module.add_class::<multi::Delivery>()?;
+    module.add_class::<relay::Relay>()?;
     module.add_function(wrap_pyfunction!(wait_any::wait_any, module)?)?;
     module.add_function(wrap_pyfunction!(endpoint::local_pair, module)?)?;
     module.add_function(wrap_pyfunction!(bench::bench_pingpong, module)?)?;

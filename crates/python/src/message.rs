@@ -3,6 +3,7 @@
 
 use std::ffi::{c_int, c_void};
 
+use diolkos::StatusCode;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -78,6 +79,34 @@ impl Message {
     #[getter]
     fn immediate(&self) -> u32 {
         self.status.immediate
+    }
+
+    /// As if it was received into `buffer` now: for messages that a cancelled receive left.
+    fn copy_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<Status> {
+        let py = buffer.py();
+        let buffer = Buffer::writable(buffer)?;
+        // SAFETY: the memory is valid for `len_bytes` and read before this call ends.
+        let own = unsafe { diolkos::Source::from_raw(self.base, self.len_bytes) };
+        let copied = own.copy_to(&buffer.sink());
+        buffer.release(py);
+        let mut status = self.status;
+        status.transferred_bytes = copied as u64;
+        if copied < self.len_bytes {
+            status.code = StatusCode::Truncated;
+        }
+        Ok(Status::new(self.endpoint.bind(py), status))
+    }
+
+    /// A message of what a receive left in `buffer`.
+    #[staticmethod]
+    fn kept(buffer: &Bound<'_, PyAny>, status: &Bound<'_, Status>) -> PyResult<Self> {
+        let py = buffer.py();
+        let buffer = Buffer::readable(buffer)?;
+        let mut data = buffer.source().to_vec();
+        buffer.release(py);
+        let Status { endpoint, status } = status.get();
+        data.truncate(usize::try_from(status.transferred_bytes).unwrap_or(usize::MAX));
+        Ok(Self::new(endpoint.bind(py), *status, data))
     }
 
     fn __len__(&self) -> usize {

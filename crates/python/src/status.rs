@@ -10,8 +10,8 @@ use crate::peer::Peer;
 /// What became of a message.
 #[pyclass(frozen, freelist = 64, module = "diolkos")]
 pub struct Status {
-    endpoint: Py<Endpoint>,
-    status: diolkos::Status,
+    pub endpoint: Py<Endpoint>,
+    pub status: diolkos::Status,
 }
 
 impl Status {

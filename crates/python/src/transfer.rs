@@ -174,6 +174,78 @@ pub fn isend(
     }
 }
 
+/// Sends without waiting; no request when there is nothing to wait for.
+pub fn try_send(
+    endpoint: &Bound<'_, Endpoint>,
+    buffer: Buffer,
+    dest: PeerId,
+    envelope: &Envelope,
+) -> PyResult<Option<Request>> {
+    match begin_send(endpoint, &buffer, dest, envelope) {
+        Ok(Sent::Done) => {
+            buffer.release(endpoint.py());
+            Ok(None)
+        }
+        Ok(Sent::Pending(request)) => Ok(Some(Request::sending(endpoint, request, buffer))),
+        Err(error) => Err(errors::from_core(endpoint.py(), error)),
+    }
+}
+
+/// Receives into a buffer what is here: its status, or its request while the rest is coming.
+pub fn try_recv_into(
+    endpoint: &Bound<'_, Endpoint>,
+    buffer: Buffer,
+    selector: &Selector,
+) -> PyResult<Option<Py<PyAny>>> {
+    let (py, this) = (endpoint.py(), endpoint.get());
+    let raise = |error| errors::from_core(py, error);
+    this.reap();
+    let Some((claim, status)) = this.core.improbe(selector).map_err(raise)? else {
+        buffer.release(py);
+        return Ok(None);
+    };
+    let request = begin_claimed(endpoint, claim, &status, buffer.sink())?;
+    match this.core.test(request).map_err(raise)? {
+        Some(status) => {
+            buffer.release(py);
+            Ok(Some(Py::new(py, finished(endpoint, status)?)?.into_any()))
+        }
+        None => {
+            let request = Request::receiving(endpoint, request, Lent::Buffer(buffer));
+            Ok(Some(Py::new(py, request)?.into_any()))
+        }
+    }
+}
+
+/// As `try_recv_into`, into memory of its own size.
+pub fn try_recv(
+    endpoint: &Bound<'_, Endpoint>,
+    selector: &Selector,
+) -> PyResult<Option<Py<PyAny>>> {
+    let (py, this) = (endpoint.py(), endpoint.get());
+    let raise = |error| errors::from_core(py, error);
+    this.reap();
+    let Some((claim, status)) = this.core.improbe(selector).map_err(raise)? else {
+        return Ok(None);
+    };
+    let (claim, mut lent) = owned_for(endpoint, claim, &status)?;
+    let request = begin_claimed(endpoint, claim, &status, lent.sink())?;
+    match this.core.test(request).map_err(raise)? {
+        Some(status) => match errors::failure(py, this, &status) {
+            None => {
+                // SAFETY: the core just said that it has completed.
+                let message = unsafe { message(endpoint, lent, status) };
+                Ok(Some(Py::new(py, message)?.into_any()))
+            }
+            Some(error) => Err(error),
+        },
+        None => {
+            let request = Request::receiving(endpoint, request, lent);
+            Ok(Some(Py::new(py, request)?.into_any()))
+        }
+    }
+}
+
 /// Receives into a buffer and waits.
 #[inline(always)]
 pub fn recv_into(
@@ -288,18 +360,36 @@ pub fn recv_claimed(
     claim: Claim,
     status: &diolkos::Status,
 ) -> PyResult<Message> {
-    let lent = match Lent::owned(status.message_bytes) {
-        Ok(lent) => lent,
+    let (claim, lent) = owned_for(endpoint, claim, status)?;
+    let (status, lent) = fill_claimed(endpoint, claim, status, lent)?;
+    // SAFETY: it has completed.
+    Ok(unsafe { message(endpoint, lent, status) })
+}
+
+/// Memory for a claimed message.
+fn owned_for(
+    endpoint: &Bound<'_, Endpoint>,
+    claim: Claim,
+    status: &diolkos::Status,
+) -> PyResult<(Claim, Lent)> {
+    match Lent::owned(status.message_bytes) {
+        Ok(lent) => Ok((claim, lent)),
         Err(error) => {
             // Nobody else can receive it any more; its sender must not wait for ever.
             let _ = endpoint.get().core.discard(claim);
-            return Err(error);
+            Err(error)
         }
-    };
-    let (status, lent) = fill_claimed(endpoint, claim, status, lent)?;
-    // SAFETY: the receive into this memory has completed with this status.
+    }
+}
+
+/// A message out of the memory that it was received into.
+///
+/// # Safety
+/// The receive into this memory must have completed with this status.
+unsafe fn message(endpoint: &Bound<'_, Endpoint>, lent: Lent, status: diolkos::Status) -> Message {
+    // SAFETY: as promised to this function.
     let data = unsafe { lent.received(status.transferred_bytes) }.unwrap_or_default();
-    Ok(Message::new(endpoint, status, data))
+    Message::new(endpoint, status, data)
 }
 
 /// Receives a claimed message into a buffer.

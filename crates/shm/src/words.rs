@@ -142,6 +142,17 @@ impl Line<'_> {
         self.word(i).store(value, ordering);
     }
 
+    /// Fetches the line for reading, ahead of time and without waiting.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn warm(&self) {
+        crate::copy::warm_for_reading(self.base.as_ptr().cast());
+    }
+
+    /// The model checker has no caches.
+    #[cfg(loom)]
+    pub fn warm(&self) {}
+
     #[cfg(not(loom))]
     #[inline(always)]
     fn word(&self, i: usize) -> &AtomicU64 {

@@ -69,6 +69,17 @@ impl fmt::Display for RelayError {
 
 impl std::error::Error for RelayError {}
 
+impl RelayError {
+    /// The system's error, where the system refused.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::System(_, errno) | Self::Grant(IslandError::System { errno, .. }) => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
 /// What the owner wants: each implies the ones before it.
 const GO_ON: u8 = 0;
 const FINISH: u8 = 1;

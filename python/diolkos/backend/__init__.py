@@ -19,9 +19,11 @@ Who does what, one subject a file:
 server         start, listen, accept, count connections, stop
 connection     one client's socket: packets in, bounded packets out, floods slowed
 session        what each request of a client means
-introduce      who is meant, waiting until it exists, making the channel
+introduce      who is meant, making the channel
+waiting        connects whose target does not exist yet
 switched       a channel whose middle is a relay of this process
 registry       which endpoints and channels there are
+numbering      which numbers are not yet anybody's
 policy         the TOML file: who may be where, who may talk, on which road
 limits         every number that bounds something, and what each user has used
 messages       the schema of every packet

@@ -26,9 +26,6 @@ does not share ends when the two are introduced anew.
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
-
 from diolkos.backend import memory, switched
 from diolkos.backend.limits import (
     CHANNELS_PER_ENDPOINT_MAX,
@@ -56,6 +53,7 @@ from diolkos.backend.messages import (
 )
 from diolkos.backend.policy import Policy, Route
 from diolkos.backend.registry import Channel, Endpoint, Middle, Registry
+from diolkos.backend.waiting import Waiting, WaitingConnects
 
 
 class Refused(Exception):
@@ -67,15 +65,6 @@ class Refused(Exception):
         self.hint = hint
 
 
-@dataclass(eq=False)
-class Waiting:
-    """A connect whose target is not there."""
-
-    asker: Endpoint
-    request: Connect
-    timer: asyncio.TimerHandle | None = None
-
-
 class Introducer:
     """Makes and ends the channels of one backend."""
 
@@ -85,47 +74,46 @@ class Introducer:
         self._log = log
         self._generation = generation
         self._channels_made = 0
-        # The same waiting connects, by who asked and by whom they mean.
-        self._by_asker: dict[Endpoint, dict[int, Waiting]] = {}
-        self._by_target: dict[str | int, dict[Waiting, None]] = {}
+        self._ending = switched.EndingRelays()
+        self._waiting = WaitingConnects(self._timed_out)
 
     def connect(self, asker: Endpoint, request: Connect) -> None:
         """Answers a connect now or later."""
         try:
             if request.target in (asker.number, asker.name):
                 raise Refused("invalid", "an endpoint reaches itself without a channel")
-            if request.id in self._by_asker.get(asker, {}):
+            if self._waiting.find(asker, request.id) is not None:
                 raise Refused("invalid", f"request {request.id} is waiting already")
             if self._try(asker, request):
                 return
             if request.timeout_ms == 0:
                 raise Refused("not_found", _absent(request))
-            self._wait(asker, request)
+            if not self._waiting.add(asker, request):
+                raise Refused("limit", f"{PENDING_CONNECTS_MAX} connects are waiting already")
         except Refused as refusal:
             self._refuse(asker, request, refusal)
 
     def cancel(self, asker: Endpoint, request_id: int) -> None:
         """Forgets a waiting connect; one that is answered already is no matter."""
-        waiting = self._by_asker.get(asker, {}).get(request_id)
+        waiting = self._waiting.find(asker, request_id)
         if waiting is not None:
-            self._forget(waiting)
+            self._waiting.remove(waiting)
 
     def arrived(self, endpoint: Endpoint) -> None:
         """An endpoint opened: those who wait for it get their channel."""
-        for key in (endpoint.name, endpoint.number):
-            for waiting in list(self._by_target.get(key, ())):
-                asker, request = waiting.asker, waiting.request
-                try:
-                    if asker is endpoint or not self._try(asker, request):
-                        continue
-                except Refused as refusal:
-                    self._refuse(asker, request, refusal)
-                self._forget(waiting)
+        for waiting in self._waiting.meaning(endpoint):
+            asker, request = waiting.asker, waiting.request
+            try:
+                if asker is endpoint or not self._try(asker, request):
+                    continue
+            except Refused as refusal:
+                self._refuse(asker, request, refusal)
+            self._waiting.remove(waiting)
 
     def left(self, endpoint: Endpoint) -> None:
         """An endpoint is gone: its channels and its waiting connects go with it."""
-        for waiting in list(self._by_asker.get(endpoint, {}).values()):
-            self._forget(waiting)
+        for waiting in self._waiting.of(endpoint):
+            self._waiting.remove(waiting)
         for channel in list(endpoint.channels.values()):
             self._end(channel, endpoint, "the peer's endpoint closed or its process ended")
         for claim in list(endpoint.claims.values()):
@@ -228,6 +216,9 @@ class Introducer:
         except (OSError, switched.NoRelay) as error:
             _discharge(channel)
             raise self._cannot_make(error) from None
+        except BaseException:
+            _discharge(channel)
+            raise
         you_met = Introduced(
             channel=number, peer=PeerInfo(asker.number, asker.name), road=road, reason=reason
         )
@@ -279,7 +270,7 @@ class Introducer:
         self._registry.part(channel)
         _discharge(channel)
         if channel.middle is not None:
-            channel.middle.stop()
+            self._ending.let_go(channel.middle)
 
     def _drop_claim(self, endpoint: Endpoint, claim: Claim) -> None:
         del endpoint.claims[claim.channel]
@@ -294,32 +285,8 @@ class Introducer:
                     reason = "the peer no longer holds this channel"
                     endpoint.client.send(Gone(channel=claim.channel, reason=reason))
 
-    def _wait(self, asker: Endpoint, request: Connect) -> None:
-        mine = self._by_asker.setdefault(asker, {})
-        if len(mine) >= PENDING_CONNECTS_MAX:
-            raise Refused("limit", f"{PENDING_CONNECTS_MAX} connects are waiting already")
-        waiting = Waiting(asker, request)
-        if request.timeout_ms is not None:
-            loop = asyncio.get_running_loop()
-            waiting.timer = loop.call_later(request.timeout_ms / 1000, self._time_out, waiting)
-        mine[request.id] = waiting
-        self._by_target.setdefault(request.target, {})[waiting] = None
-
-    def _forget(self, waiting: Waiting) -> None:
-        if waiting.timer is not None:
-            waiting.timer.cancel()
-        mine = self._by_asker[waiting.asker]
-        del mine[waiting.request.id]
-        if not mine:
-            del self._by_asker[waiting.asker]
-        others = self._by_target[waiting.request.target]
-        del others[waiting]
-        if not others:
-            del self._by_target[waiting.request.target]
-
-    def _time_out(self, waiting: Waiting) -> None:
+    def _timed_out(self, waiting: Waiting) -> None:
         request = waiting.request
-        self._forget(waiting)
         message = f"{_absent(request)} for {request.timeout_ms} ms"
         self._refuse(waiting.asker, request, Refused("timeout", message))
 

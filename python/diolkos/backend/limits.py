@@ -38,6 +38,12 @@ FIRST_MESSAGE_S = 30.0
 PENDING_CONNECTS_MAX = 1024
 # Channels of one endpoint: as many as its home file has lines for.
 CHANNELS_PER_ENDPOINT_MAX = 1000
+# The relay of a switched channel that was given up has so long to forward what is on the way.
+RELAY_GRACE_S = 5.0
+# How often it is looked whether it has finished.
+RELAY_LOOK_S = 0.05
+# Relays that may use that time at once; one more is stopped at once.
+RELAYS_ENDING_MAX = 64
 # Endpoint numbers are 0 .. ENDPOINT_NUMBER_MAX.
 ENDPOINT_NUMBER_MAX = 0xFFFF
 # Connections of one user beyond its endpoints: `info`, and endpoints that are about to open.

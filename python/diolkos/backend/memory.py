@@ -58,7 +58,8 @@ _UCRED = struct.Struct("3i")
 
 # What a process that has run out of something answers to a call that would make more of it.
 EXHAUSTED = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.ETOOMANYREFS}
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EAGAIN}
+    | {errno.ETOOMANYREFS}
 )
 
 

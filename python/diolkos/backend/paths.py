@@ -66,10 +66,9 @@ def choose(option: str | os.PathLike[str] | None = None) -> Choice:
 class RuntimeDir:
     """An open, trusted runtime directory. Close it after use."""
 
-    def __init__(self, path: Path, descriptor: int, owner: int) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
-        self.owner = owner
 
     def socket_address(self) -> str:
         """The path to bind or connect to. A long one goes round by the open directory."""
@@ -144,7 +143,7 @@ def open_for_backend(choice: Choice, group: int | None = None) -> RuntimeDir:
     except BaseException:
         os.close(directory)
         raise
-    return RuntimeDir(choice.path, directory, status.st_uid)
+    return RuntimeDir(choice.path, directory)
 
 
 def open_for_client(choice: Choice) -> RuntimeDir | None:
@@ -161,7 +160,7 @@ def open_for_client(choice: Choice) -> RuntimeDir | None:
     except BaseException:
         os.close(directory)
         raise
-    return RuntimeDir(choice.path, directory, status.st_uid)
+    return RuntimeDir(choice.path, directory)
 
 
 def _open(path: Path) -> int:

@@ -37,8 +37,14 @@ class Client(Protocol):
 class Middle(Protocol):
     """What carries a switched channel."""
 
+    def finish(self) -> None:
+        """Ends it when what is on the way has been forwarded. Returns at once."""
+
+    def is_alive(self) -> bool:
+        """Whether it still carries messages."""
+
     def stop(self) -> None:
-        """Ends it; both ends see a closed channel."""
+        """Ends it now; both ends see a closed channel."""
 
 
 @dataclass(eq=False)
@@ -82,21 +88,26 @@ class Taken(Exception):
 class Registry:
     """The tables. Every method keeps them consistent with each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, first_number: int = 0) -> None:
         self._by_number: dict[int, Endpoint] = {}
         self._by_name: dict[tuple[Realm, str], Endpoint] = {}
         self._by_pair: dict[tuple[int, int], Channel] = {}
         self._channels: dict[int, Channel] = {}
-        # Every number below it is in use.
-        self._floor = 0
+        self._first_number = first_number
+        # Every number from the first one to below this one is in use.
+        self._floor = first_number
 
     def free_number(self) -> int:
-        """The lowest free number; raises Taken when there is none."""
+        """The lowest free number from the first one on, else the lowest; raises Taken when there
+        is none."""
         while self._floor in self._by_number:
             self._floor += 1
-        if self._floor > ENDPOINT_NUMBER_MAX:
-            raise Taken("every endpoint number is in use")
-        return self._floor
+        if self._floor <= ENDPOINT_NUMBER_MAX:
+            return self._floor
+        for number in range(self._first_number):
+            if number not in self._by_number:
+                return number
+        raise Taken("every endpoint number is in use")
 
     def check_free(self, number: int, realm: Realm, name: str) -> None:
         """Raises Taken unless an endpoint may have this number and this name."""
@@ -117,7 +128,8 @@ class Registry:
         assert self._by_number[endpoint.number] is endpoint
         del self._by_number[endpoint.number]
         del self._by_name[endpoint.realm, endpoint.name]
-        self._floor = min(self._floor, endpoint.number)
+        if endpoint.number >= self._first_number:
+            self._floor = min(self._floor, endpoint.number)
 
     def numbered(self, number: int) -> Endpoint | None:
         """The endpoint of that number."""

@@ -36,6 +36,7 @@ from diolkos.backend.limits import (
 )
 from diolkos.backend.log import Log
 from diolkos.backend.messages import ErrorReply, encode
+from diolkos.backend.numbering import Numbering
 from diolkos.backend.policy import Policy
 from diolkos.backend.registry import Registry
 from diolkos.backend.session import Session
@@ -73,8 +74,11 @@ class AlreadyRunning(StartError):
 class Backend:
     """A running backend: the tables and the connections. It is the `Host` of its sessions."""
 
-    def __init__(self, options: Options, listener: socket.socket, log: Log) -> None:
-        self.registry = Registry()
+    def __init__(
+        self, options: Options, listener: socket.socket, numbering: Numbering, log: Log
+    ) -> None:
+        self.numbering = numbering
+        self.registry = Registry(numbering.start)
         self.policy = options.policy
         self.log = log
         # Random, so that an endpoint notices that its backend is another one; 31 bits, so that
@@ -108,6 +112,8 @@ class Backend:
         self._watch_idleness()
         await self._stop.wait()
         loop.remove_reader(self._listener)
+        if not self.registry.endpoints():
+            self.numbering.forget()
         for session in list(self._sessions):
             session.drop("closed")
         # The ends of the sessions are on their way through the loop.
@@ -228,7 +234,7 @@ def run(options: Options) -> str:
             directory.remove_socket()
             listener = _listen(directory, options.group)
             try:
-                return _serve(options, directory, listener)
+                return _serve(options, directory, listener, Numbering(lock))
             finally:
                 directory.remove_socket()
                 listener.close()
@@ -276,12 +282,15 @@ def _listen(directory: paths.RuntimeDir, group: int | None) -> socket.socket:
     return listener
 
 
-def _serve(options: Options, directory: paths.RuntimeDir, listener: socket.socket) -> str:
+def _serve(
+    options: Options, directory: paths.RuntimeDir, listener: socket.socket, numbering: Numbering
+) -> str:
+    """Serves until the end; says why it came."""
     log = Log(directory.descriptor, paths.LOG_NAME, copy=options.log_copy)
     address = str(directory.path / paths.SOCKET_NAME)
 
     async def main() -> str:
-        backend = Backend(options, listener, log)
+        backend = Backend(options, listener, numbering, log)
         log.info(
             "started",
             pid=os.getpid(),

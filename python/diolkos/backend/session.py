@@ -29,6 +29,7 @@ from diolkos.backend.messages import (
     Opened,
     Request,
 )
+from diolkos.backend.numbering import Numbering
 from diolkos.backend.policy import Policy
 from diolkos.backend.registry import Endpoint, Realm, Registry, Taken
 
@@ -40,6 +41,7 @@ class Host(Protocol):
     policy: Policy
     introducer: Introducer
     log: Log
+    numbering: Numbering
     generation: int
 
     def now_s(self) -> float:
@@ -148,6 +150,7 @@ class Session:
             opened_s=host.now_s(),
         )
         host.registry.add(self.endpoint)
+        host.numbering.note(number)
         self._welcome(request, self.endpoint, theirs)
 
     def _identity(self, request: Open, realm: Realm) -> tuple[int, str]:

@@ -8,7 +8,10 @@ middle's two ends over. The channel lives as long as the relay, so not longer th
 
 from __future__ import annotations
 
+import asyncio
+
 from diolkos.backend import memory
+from diolkos.backend.limits import RELAY_GRACE_S, RELAY_LOOK_S, RELAYS_ENDING_MAX
 from diolkos.backend.memory import CONNECTER_TO_TARGET, TARGET_TO_CONNECTER, Descriptors
 from diolkos.backend.registry import Middle
 
@@ -47,3 +50,29 @@ def make(
         middle.release()
         relay: Middle = Relay(inner[0], inner[1])
     return outer[0], outer[1], relay
+
+
+class EndingRelays:
+    """Relays whose channels are given up. What the one end wrote last may still be on the way to
+    the other, so each gets a moment; a crowd of them does not."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def let_go(self, relay: Middle) -> None:
+        """Ends a relay, soon or now."""
+        if self._count >= RELAYS_ENDING_MAX:
+            relay.stop()
+            return
+        self._count += 1
+        relay.finish()
+        self._look(relay, asyncio.get_running_loop().time() + RELAY_GRACE_S)
+
+    def _look(self, relay: Middle, deadline_s: float) -> None:
+        """Looks now and then whether a relay has finished, and stops it when it takes too long."""
+        loop = asyncio.get_running_loop()
+        if relay.is_alive() and loop.time() < deadline_s:
+            loop.call_later(RELAY_LOOK_S, self._look, relay, deadline_s)
+            return
+        self._count -= 1
+        relay.stop()

@@ -73,7 +73,8 @@ def _run(directory: Path) -> None:
     lines = [json.dumps(row) for row in [*report.rows, *report.machines]]
     files["jsonl"].write_text("\n".join(lines) + "\n")
     try:
-        plot.draw(report.rows, report.machines[-1], files["png"])
+        doubtful = max(report.machines, key=lambda machine: len(machine["doubts"]))
+        plot.draw(report.rows, doubtful, files["png"])
     except plot.PlotError as error:
         print(f"there is no picture: {error}", file=sys.stderr)
         del files["png"]

@@ -9,6 +9,8 @@ daemon of its own session that reports on that descriptor, and closes it:
 ``=text``  another backend has the runtime directory
 ``!text``  it cannot start, and why
 =========  =============================================
+
+A report is a line; what Python itself says on stderr may come before it.
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ def _report(descriptor: int, text: str) -> None:
     """Tells who started us, and lets go of every descriptor that came from there."""
     # Whoever started us may not wait; the backend serves others all the same.
     with contextlib.suppress(OSError):
-        os.write(descriptor, text.encode())
+        os.write(descriptor, " ".join(text.split()).encode() + b"\n")
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for each in {0, 1, 2, descriptor}:
         os.dup2(nowhere, each)

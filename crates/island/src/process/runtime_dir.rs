@@ -57,7 +57,6 @@ fn normal(path: &Path) -> PathBuf {
 pub struct RuntimeDir {
     path: PathBuf,
     directory: OwnedFd,
-    owner: u32,
 }
 
 impl RuntimeDir {
@@ -104,7 +103,7 @@ impl RuntimeDir {
         if !named && status.st_uid != rustix::process::geteuid().as_raw() {
             return Err(untrusted(&path, &format!("belongs to user {}", status.st_uid)));
         }
-        Ok(Some(Self { path, directory, owner: status.st_uid }))
+        Ok(Some(Self { path, directory }))
     }
 
     /// The path to connect to. A long one goes round by the open directory.
@@ -134,11 +133,6 @@ impl RuntimeDir {
 
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
-    }
-
-    /// The user that owns it, and so must own the backend.
-    pub fn owner(&self) -> u32 {
-        self.owner
     }
 
     /// For messages.

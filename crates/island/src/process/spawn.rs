@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reaching a backend, and starting one where none runs.
 //!
-//! The backend is started with the writing end of a pipe as its standard output and `--ready-fd 1`.
-//! It makes itself a daemon and writes one of these, then closes its end:
+//! The backend is started with the writing end of a pipe as its standard output and standard
+//! error, and `--ready-fd 1`. It makes itself a daemon and writes one of these lines, then closes its
+//! end. Other lines are what went wrong before it could.
 //!
 //! ```text
 //!   +          clients can connect
@@ -82,6 +83,9 @@ impl Starter {
         // Only our end: the backend writes its few bytes without a thought.
         rustix::fs::fcntl_setfl(&report, rustix::fs::OFlags::NONBLOCK)
             .map_err(|errno| IslandError::System { call: "fcntl(F_SETFL)", errno })?;
+        let talk = sink
+            .try_clone()
+            .map_err(|_| IslandError::System { call: "dup", errno: Errno::MFILE })?;
         let child = Command::new(&command[0])
             .args(&command[1..])
             .arg("--runtime-dir")
@@ -89,7 +93,7 @@ impl Starter {
             .args(["--ready-fd", "1"])
             .stdin(Stdio::null())
             .stdout(sink)
-            .stderr(Stdio::null())
+            .stderr(talk)
             .spawn()
             .map_err(|error| {
                 unavailable(format!("{} cannot be run: {error}", command[0].to_string_lossy()))
@@ -106,7 +110,7 @@ impl Starter {
                 Ok(count) => {
                     self.heard.extend_from_slice(&piece[..count]);
                     self.heard.truncate(REPORT_BYTES_MAX);
-                    if self.heard[0] == b'+' {
+                    if self.heard.split(|byte| *byte == b'\n').any(|line| line == b"+") {
                         self.result = Some(Progress::Ready);
                     }
                 }
@@ -121,16 +125,21 @@ impl Starter {
     /// What it said before it closed its end.
     fn whole_report(&mut self) -> Progress {
         let heard = String::from_utf8_lossy(&self.heard).into_owned();
-        match heard.split_at_checked(1) {
-            Some(("=", _)) => Progress::OtherRuns,
-            Some(("!", why)) => Progress::Failed(format!("no backend could be started: {why}")),
-            _ => {
-                let status = self.child.try_wait().ok().flatten();
-                let status = status.map_or(String::new(), |status| format!(" ({status})"));
-                let what = "the command that should start a backend ended without a word";
-                Progress::Failed(format!("{what}{status}"))
+        for line in heard.lines() {
+            match line.split_at_checked(1) {
+                Some(("=", _)) => return Progress::OtherRuns,
+                Some(("!", why)) => {
+                    return Progress::Failed(format!("no backend could be started: {why}"));
+                }
+                _ => {}
             }
         }
+        let status = self.child.try_wait().ok().flatten();
+        let status = status.map_or(String::new(), |status| format!(" ({status})"));
+        let last = heard.lines().rev().find(|line| !line.trim().is_empty());
+        let last = last.map_or("without a word".into(), |line| format!("saying {line:?}"));
+        let what = "the command that should start a backend ended";
+        Progress::Failed(format!("{what} {last}{status}"))
     }
 
     /// Waits until it has said how far it is; `Starting` when the time is up.

@@ -500,7 +500,9 @@ fn a_backend_that_cannot_start_says_why() {
     for (script, expected) in [
         ("printf '!no room (free some)'", "no room (free some)"),
         ("exit 3", "without a word"),
-        ("printf nonsense", "without a word"),
+        ("printf nonsense", "saying \"nonsense\""),
+        ("echo Traceback; echo 'No module named diolkos' >&2; exit 1", "No module named diolkos"),
+        ("echo warning >&2; echo '!after a warning'", "after a warning"),
     ] {
         options.backend_command = command(script);
         match ProcessIsland::open(&options).err() {

@@ -96,6 +96,8 @@ pub(super) struct Partner<L: Lane> {
     pub streams: VecDeque<Stream<L>>,
     pub inflow: Inflow,
     pub traffic: Traffic,
+    /// Messages received since we last sent one: a long run is a stream.
+    pub run: u32,
 }
 
 impl<L: Lane> Partner<L> {
@@ -112,6 +114,7 @@ impl<L: Lane> Partner<L> {
             streams: VecDeque::new(),
             inflow: Inflow::Nothing,
             traffic: Traffic::default(),
+            run: 0,
         }
     }
 

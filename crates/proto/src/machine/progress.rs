@@ -10,12 +10,30 @@ use crate::lane::{Lane, LaneFault};
 use crate::matching::Key;
 use crate::limits::{BATCH_CELLS, EAGER_BYTES_MAX};
 
+/// Messages in a row, without one of ours between them, that make a stream.
+const STREAM_MESSAGES: u32 = 16;
+/// Pauses of a receiver that has caught up with a stream: some 200 ns, a few messages long.
+const STREAM_PAUSES: u32 = 16;
+
 impl<L: Lane> Machine<L> {
     /// Spins at most `looks` times for a frame from the partner that was active last.
+    ///
+    /// A receiver that keeps up with a stream reads each line while it is being written, and both
+    /// sides pay a full hand-over a message. So in a stream it holds back for a moment, and finds
+    /// several messages at once; when it finds none, the stream is over.
     #[inline(always)]
-    pub fn spin_hot(&self, looks: u32) {
-        let hot = self.partners.get(usize::from(self.hot[0]));
-        let Some(lane) = hot.and_then(|partner| partner.lane.as_ref()) else { return };
+    pub fn spin_hot(&mut self, looks: u32) {
+        let hot = self.partners.get_mut(usize::from(self.hot[0]));
+        let Some(partner) = hot else { return };
+        let Some(lane) = partner.lane.as_ref() else { return };
+        if partner.run >= STREAM_MESSAGES && !lane.has_frame() {
+            for _ in 0..STREAM_PAUSES {
+                std::hint::spin_loop();
+            }
+            if !lane.has_frame() {
+                partner.run = 0;
+            }
+        }
         for _ in 0..looks {
             if lane.has_frame() {
                 return;
@@ -173,7 +191,7 @@ impl<L: Lane> Machine<L> {
         let matched = self.match_posted(&key, length);
         let partner = &mut self.partners[index];
         partner.traffic.rx_messages += 1;
-        partner.traffic.rx_bytes += length;
+        partner.traffic.rx_bytes = partner.traffic.rx_bytes.saturating_add(length);
         let Some(lane) = partner.lane.as_mut() else { return Ok(()) };
         let Some((request, sink)) = matched else {
             return self.keep_unexpected(index, &status, payload);
@@ -216,6 +234,9 @@ impl<L: Lane> Machine<L> {
 
     fn take_more(&mut self, index: usize, payload: &L::Payload) -> Result<(), LaneFault> {
         let part = L::payload_len(payload) as u64;
+        if part == 0 {
+            return Err(LaneFault("it sent a part of no bytes"));
+        }
         let partner = &mut self.partners[index];
         let Some(lane) = partner.lane.as_mut() else { return Ok(()) };
         let too_long = LaneFault("it sent more data than it announced");
@@ -271,7 +292,8 @@ impl<L: Lane> Machine<L> {
         let status = Status::of(self.peer_id(index), envelope, length);
         let partner = &mut self.partners[index];
         partner.traffic.rx_messages += 1;
-        partner.traffic.rx_bytes += length;
+        // An alleged length may be anything; twice the largest must not overflow.
+        partner.traffic.rx_bytes = partner.traffic.rx_bytes.saturating_add(length);
         if partner.answers.len() > crate::limits::CREDIT_MESSAGES as usize {
             return Err(LaneFault("it announces messages and does not read the answers"));
         }

@@ -342,6 +342,9 @@ impl<L: Lane> Machine<L> {
     pub(super) fn return_credit(&mut self, peer: PeerId, bytes: u64) {
         if let Some(lane) = self.lane_mut(peer) {
             lane.return_credits(bytes, 1);
+            // Told at once: a program that receives what is here already does not poll, and its
+            // peer must not wait for credit that has long been given back.
+            lane.tell();
         }
     }
 

@@ -8,7 +8,7 @@
 //!   handler     the unexpected handler
 //!   flow        credit, full rings, floods, sleepers that must be woken
 //!   death       peers that leave or die, at every stage
-//!   hostile     frames that no honest peer would write
+//!   hostile     frames that no honest peer would write; hostile_random: any frames at all
 //!   model       random programs against a naive model of MX
 //! ```
 
@@ -16,6 +16,7 @@ mod death;
 mod flow;
 mod handler;
 mod hostile;
+mod hostile_random;
 mod model;
 mod multi;
 mod timeline;

@@ -54,15 +54,28 @@ impl Area {
     /// Takes room for a payload; the offset counts from the start of the area.
     #[inline]
     pub fn allocate(&mut self, len_bytes: usize) -> Option<usize> {
+        let (ring, start, window) = self.part(len_bytes);
         let len = (len_bytes as u64).next_multiple_of(ALIGN);
+        let position = ring.place(len, window)?;
+        ring.head = position + len;
+        Some(start + (position % window) as usize)
+    }
+
+    /// Where a payload of this length would go now, if there is room.
+    #[inline]
+    pub fn next_place(&mut self, len_bytes: usize) -> Option<usize> {
+        let (ring, start, window) = self.part(len_bytes);
+        let position = ring.place((len_bytes as u64).next_multiple_of(ALIGN), window)?;
+        Some(start + (position % window) as usize)
+    }
+
+    /// The byte ring for a payload, where it starts in the area, and over how much it rotates.
+    #[inline(always)]
+    fn part(&mut self, len_bytes: usize) -> (&mut ByteRing, usize, u64) {
         if len_bytes <= SMALL_PAYLOAD_MAX {
-            let position = self.small.place(len, SMALL_BYTES as u64)?;
-            self.small.head = position + len;
-            Some((position % SMALL_BYTES as u64) as usize)
+            (&mut self.small, 0, SMALL_BYTES as u64)
         } else {
-            let position = self.bulk.place(len, self.window)?;
-            self.bulk.head = position + len;
-            Some(SMALL_BYTES + (position % self.window) as usize)
+            (&mut self.bulk, SMALL_BYTES, self.window)
         }
     }
 

@@ -20,6 +20,9 @@ const TELL_CELLS: u64 = CELL_COUNT.div_ceil(8) as u64;
 /// smallest window, so that a producer never waits for a report that is being held back.
 const TELL_BYTES: u64 = 64 << 10;
 
+/// How far ahead of the cell in use a line is fetched.
+const CELLS_AHEAD: usize = 4;
+
 /// A checked place in the peer's payload area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadRef {
@@ -159,6 +162,9 @@ impl Consumer {
     /// Done with the cell that [`Consumer::peek`] showed, and with its payload.
     #[inline(always)]
     pub fn pop(&mut self, payload_bytes: usize) {
+        // In a burst the lines ahead are written already; have them come while this one is used.
+        let ahead = (self.consumed as usize + CELLS_AHEAD) % CELL_COUNT;
+        self.incoming.line(WORD_CELLS + ahead * CELL_WORDS).warm();
         self.consumed += 1;
         self.untold_bytes += payload_bytes as u64;
         if self.consumed - self.told >= TELL_CELLS || self.untold_bytes >= TELL_BYTES {

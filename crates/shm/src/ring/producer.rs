@@ -14,6 +14,10 @@ use crate::layout::AREA_OFFSET;
 use crate::sync::Ordering;
 use crate::words::Words;
 
+/// Bytes of the next payload's place that are fetched ahead.
+#[cfg(not(loom))]
+const WARM_BYTES_MAX: usize = 4096;
+
 /// A cell could not be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
@@ -88,8 +92,24 @@ impl Producer {
         let place = self.allocate(len_bytes)?;
         self.copy_in(source, offset, place, len_bytes);
         self.publish(&cell.with_area(place, len_bytes));
+        self.warm_next(len_bytes);
         Ok(())
     }
+
+    /// Fetches the place of the next payload, likely as long as this one, off the critical path.
+    #[cfg(not(loom))]
+    #[inline]
+    fn warm_next(&mut self, len_bytes: usize) {
+        let len_bytes = len_bytes.min(WARM_BYTES_MAX);
+        if let Some(place) = self.area.next_place(len_bytes) {
+            let start = self.outgoing.region().base().as_ptr().wrapping_add(AREA_OFFSET + place);
+            crate::copy::warm_for_writing(start, len_bytes);
+        }
+    }
+
+    /// Under loom there is no area.
+    #[cfg(loom)]
+    fn warm_next(&mut self, _: usize) {}
 
     /// Publishes a cell with `len_bytes` of payload that `fill` writes in place: given the first
     /// byte of `len_bytes` writable bytes. For relays, which copy from another file.

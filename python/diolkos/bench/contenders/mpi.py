@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from diolkos.bench import native
 from diolkos.bench.contenders.base import Contender, Launch, Missing, Workspace, python_side
@@ -58,7 +59,7 @@ class OpenMpi(Contender):
 
     def missing(self) -> Missing | None:
         """Open MPI, its compiler, or its UCX component."""
-        if _open_mpi_version() is None or shutil.which("mpicc") is None:
+        if _open_mpi() is None or shutil.which("mpicc") is None:
             return Missing("there is no Open MPI with mpicc", _INSTALL_OPENMPI)
         if self.name == "mpi-ucx" and "pml: ucx" not in _open_mpi_components():
             return Missing("this Open MPI was built without UCX", f"{_INSTALL_OPENMPI} libucx0")
@@ -109,7 +110,7 @@ class Mpi4py(Contender):
             importlib.metadata.version("mpi4py")
         except importlib.metadata.PackageNotFoundError:
             return Missing("the Python package mpi4py is not installed", "pip install mpi4py")
-        if _open_mpi_version() is None and intel_library() is None:
+        if _open_mpi() is None and intel_library() is None:
             return Missing("there is no MPI library for mpi4py", _INSTALL_OPENMPI)
         return None
 
@@ -117,7 +118,7 @@ class Mpi4py(Contender):
         """One launcher of the library for both sides."""
         side = python_side("mpi4py", None)
         library = intel_library()
-        if _open_mpi_version() is not None:
+        if _open_mpi() is not None:
             # A wheel of mpi4py serves several libraries and would prefer Intel's beside it.
             choice = {"MPI4PY_MPIABI": "openmpi"}
             launch = _mpirun("mpi", workspace, list(side.command))
@@ -139,8 +140,10 @@ def intel_library() -> Path | None:
 
 
 def _mpirun(setting: str, workspace: Workspace, command: list[str]) -> Launch:
-    transport = "vader" if (_open_mpi_version() or 0) < 5 else "sm"
-    words = ["mpirun", "-np", "2", "--host", "localhost:2", "--bind-to", "none"]
+    installation = _open_mpi()
+    assert installation is not None, "missing() said that it is there"
+    transport = "vader" if installation.version < 5 else "sm"
+    words = [installation.mpirun, "-np", "2", "--host", "localhost:2", "--bind-to", "none"]
     for name, value in SETTINGS[setting].items():
         words += ["--mca", name.replace("BTL", transport), value.replace("BTL", transport)]
     words += ["--mca", f"btl_{transport}_backing_directory", str(workspace.shared)]
@@ -170,11 +173,25 @@ def _hydra(library: Path, workspace: Workspace, command: list[str]) -> Launch:
     return Launch([str(launcher), "-n", "2", *command], environment)
 
 
+class _OpenMpiInstallation(NamedTuple):
+    """An Open MPI: its launcher and its major version."""
+
+    mpirun: str
+    version: int
+
+
 @functools.cache
-def _open_mpi_version() -> int | None:
-    """The major version of the Open MPI whose ``mpirun`` is found first, None for any other."""
-    match = re.search(r"\(Open MPI\) (\d+)\.", _output(["mpirun", "--version"]))
-    return int(match[1]) if match else None
+def _open_mpi() -> _OpenMpiInstallation | None:
+    """The first Open MPI on the path. Others are passed over: the wheel of Intel MPI puts an
+    ``mpirun`` of its own into the virtual environment."""
+    for directory in os.get_exec_path():
+        mpirun = shutil.which("mpirun", path=directory)
+        if mpirun is None:
+            continue
+        match = re.search(r"\(Open MPI\) (\d+)\.", _output([mpirun, "--version"]))
+        if match:
+            return _OpenMpiInstallation(mpirun, int(match[1]))
+    return None
 
 
 @functools.cache

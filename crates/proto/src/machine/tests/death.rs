@@ -4,7 +4,7 @@
 //! A story is told step by step. For each number of steps the same story is started anew and the
 //! peer dies there: whatever was under way must end, and the third endpoint must not notice.
 
-use super::world::{A, B, C, LARGE, PIECES, SMALL, World, any, check_contents, tag};
+use super::world::{A, B, C, LARGE, PIECES, SMALL, World, anything, check_contents, tag};
 use crate::machine::{MultiEvent, PeerId, Refusal, Sent, Status, StatusCode};
 use crate::testing::{Limits, Sink};
 
@@ -38,7 +38,7 @@ const STORIES: [Story; 9] = [
 
 /// Begins a story between the survivor B and the peer A. Returns the survivor's requests.
 fn begin(w: &mut World, story: Story, len: usize) -> Vec<crate::RequestId> {
-    let from_a = w.from(B, A, any());
+    let from_a = w.from(B, A, anything());
     match story {
         Story::Receives => {
             let receive = w.receive(B, from_a, len);
@@ -68,7 +68,7 @@ fn begin(w: &mut World, story: Story, len: usize) -> Vec<crate::RequestId> {
             vec![request]
         }
         Story::Sends | Story::SendsSynchronously => {
-            w.receive(A, any(), len);
+            w.receive(A, anything(), len);
             let message = match story {
                 Story::Sends => w.send(B, A, 1, len),
                 _ => w.send_synchronously(B, A, 1, len),
@@ -82,7 +82,7 @@ fn begin(w: &mut World, story: Story, len: usize) -> Vec<crate::RequestId> {
             let mut requests = Vec::new();
             for _ in 0..5 {
                 w.send(A, B, 1, len);
-                w.receive(A, any(), len);
+                w.receive(A, anything(), len);
                 requests.push(w.receive(B, from_a, len).request);
                 if let Sent::Pending(request) = w.send(B, A, 1, len).sent {
                     requests.push(request);
@@ -104,11 +104,11 @@ fn dies_after(story: Story, len: usize, steps: usize) -> bool {
     let mut moved = 0;
     for number in 0..steps {
         if let (Story::ReceivesLate, 4) = (story, number) {
-            let from_a = w.from(B, A, any());
+            let from_a = w.from(B, A, anything());
             requests.push(w.receive(B, from_a, len).request);
         }
         if let (Story::Claims, 4) = (story, number)
-            && let Some((claim, _)) = w.machines[B].improbe(&any()).expect("a probe")
+            && let Some((claim, _)) = w.machines[B].improbe(&anything()).expect("a probe")
         {
             requests.push(w.machines[B].imrecv(claim, Sink::new(len)).expect("a receive"));
         }
@@ -129,8 +129,8 @@ fn dies_after(story: Story, len: usize, steps: usize) -> bool {
     w.expect_received(&receive, &message);
     // What had arrived in full may still be received, and then nothing is left.
     let from_a = Sink::new(len);
-    while w.machines[B].iprobe(&any()).expect("a probe").is_some() {
-        let request = w.machines[B].irecv(from_a, &any()).expect("a whole message");
+    while w.machines[B].iprobe(&anything()).expect("a probe").is_some() {
+        let request = w.machines[B].irecv(from_a, &anything()).expect("a whole message");
         let status = w.test(B, request).expect("its data is here");
         assert_eq!(status.code, StatusCode::Success);
     }
@@ -185,7 +185,7 @@ fn a_peer_may_die_at_any_stage() {
 fn a_receive_for_anybody_fails_when_the_last_peer_died_and_not_before() {
     for misbehaved in [false, true] {
         let mut w = World::new(3, Limits::default());
-        let receive = w.receive(B, any(), SMALL);
+        let receive = w.receive(B, anything(), SMALL);
         let code =
             if misbehaved { StatusCode::PeerMisbehaved } else { StatusCode::PeerDied };
         let [a, c] = [w.peer(B, A), w.peer(B, C)];
@@ -200,7 +200,7 @@ fn a_receive_for_anybody_fails_when_the_last_peer_died_and_not_before() {
 #[test]
 fn a_receive_for_anybody_outlives_peers_that_close() {
     let mut w = World::pair();
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.machines[A].close();
     w.drive();
     assert!(w.is_open(B, receive.request));
@@ -225,7 +225,7 @@ fn closing_ends_everything_on_both_sides() {
     let from_a = w.from(B, A, tag(5));
     let waits = w.receive(B, from_a, 8);
     let announced = w.send(B, A, 1, LARGE);
-    let open = w.receive(C, any(), 8);
+    let open = w.receive(C, anything(), 8);
     w.machines[A].poll();
     w.machines[A].close();
     for request in of_a {
@@ -251,10 +251,10 @@ fn what_was_sent_before_a_close_arrives() {
         w.machines[A].close();
         w.drive();
         for message in &messages {
-            let receive = w.receive(B, any(), len);
+            let receive = w.receive(B, anything(), len);
             w.expect_received(&receive, message);
         }
-        let from_a = w.from(B, A, any());
+        let from_a = w.from(B, A, anything());
         let refused = w.machines[B].irecv(Sink::new(1), &from_a);
         assert_eq!(refused, Err(Refusal::PeerGone(StatusCode::PeerClosed)));
         assert_eq!(
@@ -280,10 +280,10 @@ fn a_close_is_noticed_though_the_ring_is_full() {
 fn disconnecting_ends_what_concerns_that_peer_only() {
     let mut w = World::new(3, Limits::default());
     let a = w.peer(B, A);
-    let from_a = w.from(B, A, any());
+    let from_a = w.from(B, A, anything());
     let waits = w.receive(B, from_a, SMALL);
     let sends = w.send(B, A, 1, LARGE);
-    let from_c = w.from(B, C, any());
+    let from_c = w.from(B, C, anything());
     let other = w.receive(B, from_c, SMALL);
     w.machines[B].disconnect(a).unwrap();
     for request in [waits.request, sends.request()] {
@@ -328,7 +328,7 @@ fn a_message_of_a_departed_peer_may_wait_longer_than_its_name() {
     }
     assert!(!w.machines[B].knows(a));
     let sink = Sink::new(SMALL);
-    let request = w.machines[B].irecv(sink, &any()).unwrap();
+    let request = w.machines[B].irecv(sink, &anything()).unwrap();
     let status: Status = w.test(B, request).unwrap();
     assert_eq!((status.code, status.source), (StatusCode::Success, a));
     check_contents(&sink.contents(), &message);
@@ -341,7 +341,7 @@ fn a_claim_on_a_message_that_died_is_refused() {
         let mut w = World::new(2, NARROW);
         w.send(A, B, 1, len);
         w.machines[B].poll();
-        let (claim, _) = w.machines[B].improbe(&any()).unwrap().unwrap();
+        let (claim, _) = w.machines[B].improbe(&anything()).unwrap().unwrap();
         let a = w.peer(B, A);
         w.machines[B].peer_failed(a, StatusCode::PeerDied, "killed");
         let refused = w.machines[B].imrecv(claim, Sink::new(len));
@@ -368,7 +368,7 @@ fn the_death_of_a_peer_that_never_stops_talking_is_still_the_end() {
     for _ in 0..100_000 {
         tap.inject(end, frame.emit(), Default::default());
     }
-    let multi = w.machines[B].post_multi(Sink::new(1 << 20), 1, &any()).unwrap();
+    let multi = w.machines[B].post_multi(Sink::new(1 << 20), 1, &anything()).unwrap();
     w.machines[B].peer_failed(a, StatusCode::PeerClosed, "it left");
     assert!(tap.waiting(end) > 50_000, "all of it was read");
     assert_eq!(w.machines[B].peer_state(a), Err(Refusal::PeerGone(StatusCode::PeerClosed)));

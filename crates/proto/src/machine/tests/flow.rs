@@ -4,7 +4,7 @@
 //! `drive_sleepily` lets every endpoint sleep as soon as it has nothing to do and polls it again
 //! only when it is rung. What does not finish that way would hang between two processes.
 
-use super::world::{A, B, C, LARGE, Message, PIECES, SMALL, World, any, tag};
+use super::world::{A, B, C, LARGE, Message, PIECES, SMALL, World, anything, tag};
 use crate::limits::{CREDIT_BYTES, CREDIT_MESSAGES, EAGER_BYTES_MAX, QUEUED_SENDS_MAX};
 use crate::machine::{Envelope, Refusal, Sent};
 use crate::testing::Limits;
@@ -15,7 +15,7 @@ const TINY: Limits = Limits { cells: 2, area_bytes: 24 << 10 };
 fn receive_all(w: &mut World, at: usize, messages: &[Message]) {
     for message in messages {
         w.wake(at);
-        let receive = w.receive(at, any(), message.len);
+        let receive = w.receive(at, anything(), message.len);
         w.drive_sleepily();
         w.expect_received(&receive, message);
     }
@@ -26,13 +26,13 @@ fn the_smallest_ring_carries_everything_between_sleepers() {
     for len in [0, 8, SMALL, PIECES, EAGER_BYTES_MAX, LARGE, 3 << 20] {
         for receive_first in [true, false] {
             let mut w = World::new(2, TINY);
-            let early = receive_first.then(|| w.receive(B, any(), len));
+            let early = receive_first.then(|| w.receive(B, anything(), len));
             w.drive_sleepily();
             w.wake(A);
             let message = w.send(A, B, 1, len);
             w.drive_sleepily();
             w.wake(B);
-            let receive = early.unwrap_or_else(|| w.receive(B, any(), len));
+            let receive = early.unwrap_or_else(|| w.receive(B, anything(), len));
             w.drive_sleepily();
             w.expect_received(&receive, &message);
             w.expect_sent(&message, len);
@@ -45,7 +45,7 @@ fn the_smallest_ring_carries_everything_between_sleepers() {
 fn a_sender_asleep_for_want_of_room_is_woken_by_its_receiver() {
     // It has nothing to read, so nobody would ring it for a message; what it waits for is room.
     let mut w = World::new(2, Limits { cells: 4, area_bytes: 24 << 10 });
-    let receive = w.receive(B, any(), LARGE);
+    let receive = w.receive(B, anything(), LARGE);
     let message = w.send(A, B, 1, LARGE);
     w.machines[B].poll();
     w.machines[A].poll();
@@ -79,7 +79,7 @@ fn rest_means_rest() {
         for len in [8, LARGE, PIECES] {
             w.send(from, to, 1, len);
         }
-        let selector = w.from(to, from, any());
+        let selector = w.from(to, from, anything());
         w.receive(to, selector, LARGE);
         w.drive_sleepily();
         for at in [A, B, C] {
@@ -141,12 +141,12 @@ fn a_refused_send_can_be_repeated_when_there_is_room_again() {
     while let Ok(message) = w.try_send(A, B, SMALL, Envelope::default()) {
         messages.push(message);
     }
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.drive();
     w.expect_received(&receive, &messages[0]);
     messages.push(w.send(A, B, 0, SMALL));
     for message in &messages[1..] {
-        let receive = w.receive(B, any(), SMALL);
+        let receive = w.receive(B, anything(), SMALL);
         w.drive();
         w.expect_received(&receive, message);
     }

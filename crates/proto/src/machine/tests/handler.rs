@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The unexpected handler: who is asked, when, and what becomes of the answer.
 
-use super::world::{A, B, C, LARGE, PIECES, SMALL, World, any, tag};
+use super::world::{A, B, C, LARGE, PIECES, SMALL, World, anything, tag};
 use crate::machine::{HandlerAction, HandlerCall, StatusCode};
 use crate::testing::{Limits, bytes_of};
 
@@ -122,7 +122,7 @@ fn without_a_handler_again_messages_wait_as_before() {
     w.machines[B].install_handler(false);
     let message = w.send(A, B, 1, SMALL);
     w.drive();
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.expect_received(&receive, &message);
 }
 
@@ -143,7 +143,7 @@ fn the_answer_for_a_message_that_died_meanwhile_harms_no_other() {
     let call = next_call(&mut w);
     assert_eq!(u64::from(call.status.immediate), message.number);
     w.machines[B].answer_handler(HandlerAction::Continue);
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.expect_received(&receive, &message);
 }
 

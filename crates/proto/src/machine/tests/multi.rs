@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One buffer for many messages.
 
-use super::world::{A, B, C, LARGE, Message, World, any, check_contents, tag};
+use super::world::{A, B, C, LARGE, Message, World, anything, check_contents, tag};
 use crate::machine::{MultiEvent, RequestId, StatusCode};
 use crate::testing::{Limits, Sink};
 
@@ -30,7 +30,7 @@ fn messages_fill_the_buffer_one_behind_the_other() {
     let early = [10, 0, 200].map(|len| w.send(A, B, 1, len));
     w.drive();
     let sink = Sink::new(100_000);
-    let request = w.machines[B].post_multi(sink, 1000, &any()).unwrap();
+    let request = w.machines[B].post_multi(sink, 1000, &anything()).unwrap();
     let late = [7, 40_000, 1].map(|len| w.send(A, B, 1, len));
     w.drive();
     let all = [early, late].concat();
@@ -42,13 +42,13 @@ fn messages_fill_the_buffer_one_behind_the_other() {
 fn the_buffer_is_released_when_too_little_is_left_and_the_rest_waits() {
     let mut w = World::pair();
     let sink = Sink::new(1000);
-    let request = w.machines[B].post_multi(sink, 300, &any()).unwrap();
+    let request = w.machines[B].post_multi(sink, 300, &anything()).unwrap();
     let messages = [400, 400, 400].map(|len| w.send(A, B, 1, len));
     w.drive();
     assert_eq!(deliveries(&mut w, request, &sink, &messages), 2);
     // `deliveries` has taken the release, which frees the request.
     assert!(w.machines[B].poll_multi(request).is_err());
-    let receive = w.receive(B, any(), 400);
+    let receive = w.receive(B, anything(), 400);
     w.expect_received(&receive, &messages[2]);
     w.expect_empty();
 }
@@ -58,7 +58,7 @@ fn a_message_longer_than_what_is_left_is_truncated() {
     for len in [500, LARGE] {
         let mut w = World::pair();
         let sink = Sink::new(400);
-        let request = w.machines[B].post_multi(sink, 100, &any()).unwrap();
+        let request = w.machines[B].post_multi(sink, 100, &anything()).unwrap();
         let messages = [w.send(A, B, 1, 200), w.send(A, B, 1, len)];
         w.drive();
         assert_eq!(deliveries(&mut w, request, &sink, &messages), 2);
@@ -72,7 +72,7 @@ fn a_message_longer_than_what_is_left_is_truncated() {
 fn a_released_buffer_waits_for_the_messages_under_way() {
     let mut w = World::new(2, Limits { cells: 8, area_bytes: 24 << 10 });
     let sink = Sink::new(2 * LARGE);
-    let request = w.machines[B].post_multi(sink, LARGE, &any()).unwrap();
+    let request = w.machines[B].post_multi(sink, LARGE, &anything()).unwrap();
     let messages = [LARGE, LARGE].map(|len| w.send(A, B, 1, len));
     for _ in 0..3 {
         w.machines[B].poll();
@@ -90,7 +90,7 @@ fn a_released_buffer_waits_for_the_messages_under_way() {
 fn a_cancelled_buffer_still_delivers_what_it_has() {
     let mut w = World::pair();
     let sink = Sink::new(1000);
-    let request = w.machines[B].post_multi(sink, 1, &any()).unwrap();
+    let request = w.machines[B].post_multi(sink, 1, &anything()).unwrap();
     let message = w.send(A, B, 1, 100);
     w.drive();
     assert_eq!(w.machines[B].cancel(request), Ok(true));
@@ -101,7 +101,7 @@ fn a_cancelled_buffer_still_delivers_what_it_has() {
     w.check_status(B, &status, &message, 100);
     let end = w.machines[B].poll_multi(request).unwrap();
     assert_eq!(end, MultiEvent::Released(StatusCode::Cancelled));
-    let receive = w.receive(B, any(), 100);
+    let receive = w.receive(B, anything(), 100);
     w.expect_received(&receive, &next);
     w.expect_empty();
 }
@@ -132,7 +132,7 @@ fn empty_messages_use_the_buffer_up_too() {
     // a peer could make us keep any number of them.
     let mut w = World::pair();
     let sink = Sink::new(10);
-    let request = w.machines[B].post_multi(sink, 1, &any()).unwrap();
+    let request = w.machines[B].post_multi(sink, 1, &anything()).unwrap();
     let messages: Vec<Message> = (0..50).map(|_| w.send(A, B, 1, 0)).collect();
     w.drive();
     assert_eq!(deliveries(&mut w, request, &sink, &messages), 10);
@@ -143,7 +143,7 @@ fn empty_messages_use_the_buffer_up_too() {
 fn a_peer_that_dies_leaves_a_failed_delivery_and_the_buffer_to_the_others() {
     let mut w = World::new(3, Limits { cells: 8, area_bytes: 24 << 10 });
     let sink = Sink::new(2 * LARGE);
-    let request = w.machines[B].post_multi(sink, 1, &any()).unwrap();
+    let request = w.machines[B].post_multi(sink, 1, &anything()).unwrap();
     w.send(A, B, 1, LARGE);
     for _ in 0..3 {
         w.machines[B].poll_all();
@@ -165,7 +165,7 @@ fn a_peer_that_dies_leaves_a_failed_delivery_and_the_buffer_to_the_others() {
 #[test]
 fn the_last_peer_to_die_fails_a_buffer_for_anybody() {
     let mut w = World::pair();
-    let request = w.machines[B].post_multi(Sink::new(100), 1, &any()).unwrap();
+    let request = w.machines[B].post_multi(Sink::new(100), 1, &anything()).unwrap();
     let a = w.peer(B, A);
     w.machines[B].peer_failed(a, StatusCode::PeerDied, "killed");
     let event = w.machines[B].poll_multi(request);

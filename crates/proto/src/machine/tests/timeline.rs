@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Each protocol as a story.
 
-use super::world::{A, B, C, LARGE, PIECES, SMALL, World, any, check_contents, tag};
+use super::world::{A, B, C, LARGE, PIECES, SMALL, World, anything, check_contents, tag};
 use crate::Space;
 use crate::limits::EAGER_BYTES_MAX;
 use crate::machine::{Envelope, PeerId, Refusal, RequestId, Selector, Sent, StatusCode};
@@ -70,10 +70,10 @@ fn a_short_receive_truncates_and_a_large_sender_learns_it() {
         for room in [0, 1, len / 2, len.saturating_sub(1)] {
             for late in [false, true] {
                 let mut w = World::pair();
-                let early = (!late).then(|| w.receive(B, any(), room));
+                let early = (!late).then(|| w.receive(B, anything(), room));
                 let message = w.send(A, B, 0, len);
                 w.drive();
-                let receive = early.unwrap_or_else(|| w.receive(B, any(), room));
+                let receive = early.unwrap_or_else(|| w.receive(B, anything(), room));
                 w.drive();
                 w.expect_received(&receive, &message);
                 // "An eager sender sees success and both lengths full." (mx.md 1.6.5)
@@ -110,7 +110,7 @@ fn messages_of_one_pair_match_in_the_order_of_their_sends() {
     let mut w = World::pair();
     let lens = [LARGE, 8, 0, PIECES, LARGE, SMALL, EAGER_BYTES_MAX, 1];
     let messages = lens.map(|len| w.send(A, B, 1, len));
-    let receives = lens.map(|_| w.receive(B, any(), 1 << 20));
+    let receives = lens.map(|_| w.receive(B, anything(), 1 << 20));
     w.drive();
     for (receive, message) in receives.iter().zip(&messages) {
         w.expect_received(receive, message);
@@ -122,7 +122,7 @@ fn messages_of_one_pair_match_in_the_order_of_their_sends() {
 #[test]
 fn receives_match_in_the_order_of_posting() {
     let mut w = World::pair();
-    let first = w.receive(B, any(), SMALL);
+    let first = w.receive(B, anything(), SMALL);
     let second = w.receive(B, tag(5), SMALL);
     let third = w.receive(B, tag(5), SMALL);
     let [m1, m2, m3] = [5, 5, 5].map(|info| w.send(A, B, info, SMALL));
@@ -135,7 +135,7 @@ fn receives_match_in_the_order_of_posting() {
 #[test]
 fn a_receive_that_names_its_sender_takes_from_no_other() {
     let mut w = World::new(3, Limits::default());
-    let from_c = w.from(B, C, any());
+    let from_c = w.from(B, C, anything());
     let receive = w.receive(B, from_c, SMALL);
     let of_a = w.send(A, B, 1, SMALL);
     w.drive();
@@ -143,7 +143,7 @@ fn a_receive_that_names_its_sender_takes_from_no_other() {
     let of_c = w.send(C, B, 1, SMALL);
     w.drive();
     w.expect_received(&receive, &of_c);
-    let rest = w.receive(B, any(), SMALL);
+    let rest = w.receive(B, anything(), SMALL);
     w.expect_received(&rest, &of_a);
 }
 
@@ -154,9 +154,9 @@ fn the_two_match_spaces_do_not_see_each_other() {
     let plain = w.try_send(A, B, SMALL, untagged).unwrap();
     let tagged = w.send(A, B, 1, SMALL);
     w.drive();
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.expect_received(&receive, &tagged);
-    let receive = w.receive(B, Selector { space: Space::Untagged, ..any() }, SMALL);
+    let receive = w.receive(B, Selector { space: Space::Untagged, ..anything() }, SMALL);
     w.expect_received(&receive, &plain);
 }
 
@@ -177,19 +177,19 @@ fn a_message_may_be_matched_before_all_of_it_is_here() {
 #[test]
 fn a_probe_leaves_the_message_and_shows_the_oldest() {
     let mut w = World::pair();
-    assert_eq!(w.machines[B].iprobe(&any()), Ok(None));
+    assert_eq!(w.machines[B].iprobe(&anything()), Ok(None));
     let first = w.send(A, B, 1, SMALL);
     let second = w.send(A, B, 2, LARGE);
     w.drive();
     for _ in 0..2 {
-        let status = w.machines[B].iprobe(&any()).unwrap().unwrap();
+        let status = w.machines[B].iprobe(&anything()).unwrap().unwrap();
         assert_eq!((status.match_info, status.message_bytes), (1, SMALL as u64));
         let status = w.machines[B].iprobe(&tag(2)).unwrap().unwrap();
         assert_eq!((status.match_info, status.message_bytes), (2, LARGE as u64));
     }
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.expect_received(&receive, &first);
-    let receive = w.receive(B, any(), LARGE);
+    let receive = w.receive(B, anything(), LARGE);
     w.drive();
     w.expect_received(&receive, &second);
 }
@@ -200,10 +200,10 @@ fn a_claimed_message_belongs_to_its_claim_alone() {
         let mut w = World::pair();
         let message = w.send(A, B, 1, len);
         w.drive();
-        let (claim, status) = w.machines[B].improbe(&any()).unwrap().unwrap();
+        let (claim, status) = w.machines[B].improbe(&anything()).unwrap().unwrap();
         assert_eq!(status.message_bytes, len as u64);
-        assert_eq!(w.machines[B].iprobe(&any()), Ok(None));
-        let other = w.receive(B, any(), len);
+        assert_eq!(w.machines[B].iprobe(&anything()), Ok(None));
+        let other = w.receive(B, anything(), len);
         w.drive();
         assert!(w.is_open(B, other.request));
         let sink = Sink::new(len);
@@ -224,14 +224,14 @@ fn a_discarded_claim_consumes_the_message() {
         let mut w = World::new(2, Limits { cells: 4, area_bytes: 24 << 10 });
         let message = w.send(A, B, 1, len);
         w.machines[B].poll();
-        let (claim, _) = w.machines[B].improbe(&any()).unwrap().unwrap();
+        let (claim, _) = w.machines[B].improbe(&anything()).unwrap().unwrap();
         w.machines[B].discard(claim);
         w.drive();
         w.expect_sent(&message, if len > EAGER_BYTES_MAX { 0 } else { len });
         // What follows is not disturbed by the parts that were still coming.
         let next = w.send(A, B, 2, SMALL);
         w.drive();
-        let receive = w.receive(B, any(), SMALL);
+        let receive = w.receive(B, anything(), SMALL);
         w.expect_received(&receive, &next);
         w.expect_empty();
     }
@@ -256,7 +256,7 @@ fn a_message_to_oneself_completes_when_it_matches() {
 #[test]
 fn a_message_to_oneself_is_truncated_for_both_sides() {
     let mut w = World::pair();
-    let receive = w.receive(A, any(), 10);
+    let receive = w.receive(A, anything(), 10);
     let message = w.send(A, A, 7, 100);
     w.expect_received(&receive, &message);
     w.expect_sent(&message, 10);
@@ -265,12 +265,12 @@ fn a_message_to_oneself_is_truncated_for_both_sides() {
 #[test]
 fn only_a_receive_that_has_not_matched_can_be_cancelled() {
     let mut w = World::pair();
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     assert_eq!(w.machines[B].cancel(receive.request), Ok(true));
     assert_eq!(w.machines[B].cancel(receive.request), Err(Refusal::BadRequest));
     assert_eq!(w.machines[B].test(receive.request), Err(Refusal::BadRequest));
 
-    let matched = w.receive(B, any(), LARGE);
+    let matched = w.receive(B, anything(), LARGE);
     let message = w.send(A, B, 1, LARGE);
     w.machines[B].poll();
     assert_eq!(w.machines[B].cancel(matched.request), Ok(false));
@@ -285,7 +285,7 @@ fn only_a_receive_that_has_not_matched_can_be_cancelled() {
 #[test]
 fn a_forgotten_request_finishes_and_is_gone() {
     let mut w = World::pair();
-    let receive = w.receive(B, any(), LARGE);
+    let receive = w.receive(B, anything(), LARGE);
     let message = w.send(A, B, 1, LARGE);
     w.machines[B].forget(receive.request);
     w.machines[A].forget(message.request());
@@ -293,7 +293,7 @@ fn a_forgotten_request_finishes_and_is_gone() {
     check_contents(&receive.sink.contents(), &message);
     w.expect_empty();
     // One that is complete already is gone at once.
-    let receive = w.receive(B, any(), SMALL);
+    let receive = w.receive(B, anything(), SMALL);
     w.send(A, B, 1, SMALL);
     w.drive();
     w.machines[B].forget(receive.request);
@@ -326,14 +326,14 @@ fn complete_requests_are_found_by_match_info_in_the_order_of_completion() {
 fn what_makes_no_sense_is_refused() {
     let mut w = World::with_context(2, Limits::default(), ContextBits::new(4, 60).unwrap());
     let b = &mut w.machines[B];
-    let bad_mask = Selector { match_info: 2, mask: 1, ..any() };
+    let bad_mask = Selector { match_info: 2, mask: 1, ..anything() };
     let sink = Sink::new(1);
     assert_eq!(b.irecv(sink, &bad_mask), Err(Refusal::BadMask));
     assert_eq!(b.iprobe(&bad_mask), Err(Refusal::BadMask));
     assert_eq!(b.improbe(&bad_mask), Err(Refusal::BadMask));
-    assert_eq!(b.irecv(sink, &any()), Err(Refusal::BadContext));
-    assert_eq!(b.post_multi(sink, 1, &any()), Err(Refusal::BadContext));
-    assert_eq!(b.iprobe(&any()), Ok(None), "a probe may search all context ids");
+    assert_eq!(b.irecv(sink, &anything()), Err(Refusal::BadContext));
+    assert_eq!(b.post_multi(sink, 1, &anything()), Err(Refusal::BadContext));
+    assert_eq!(b.iprobe(&anything()), Ok(None), "a probe may search all context ids");
     let nobody = PeerId::from_raw(77);
     let of_nobody = Selector { source: Some(nobody), ..tag(1) };
     assert_eq!(b.irecv(sink, &of_nobody), Err(Refusal::NotConnected));
@@ -352,9 +352,9 @@ fn what_makes_no_sense_is_refused() {
 #[test]
 fn the_name_of_a_request_is_never_used_again() {
     let mut w = World::pair();
-    let old = w.receive(B, any(), SMALL);
+    let old = w.receive(B, anything(), SMALL);
     assert!(w.machines[B].cancel(old.request).unwrap());
-    let new = w.receive(B, any(), SMALL);
+    let new = w.receive(B, anything(), SMALL);
     assert_ne!(old.request, new.request);
     assert_eq!(w.machines[B].test(old.request), Err(Refusal::BadRequest));
     assert_eq!(w.machines[B].cancel(old.request), Err(Refusal::BadRequest));

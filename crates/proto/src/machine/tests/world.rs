@@ -26,7 +26,7 @@ pub fn tag(match_info: u64) -> Selector {
 }
 
 /// Anything from anybody.
-pub fn any() -> Selector {
+pub fn anything() -> Selector {
     Selector { match_info: 0, mask: 0, source: None, space: crate::Space::Tagged }
 }
 
