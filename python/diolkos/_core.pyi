@@ -10,11 +10,30 @@ Threads may share an endpoint.
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NoReturn, Self, SupportsIndex, TypeAlias, final
+from typing import Any, ClassVar, Literal, NoReturn, Self, TypeAlias, final
 
 from typing_extensions import Buffer
 
-Road: TypeAlias = Literal["direct", "switched"]
+__all__ = [
+    "ClaimedMessage",
+    "Delivery",
+    "Endpoint",
+    "Message",
+    "MultiReceive",
+    "Peer",
+    "Relay",
+    "Request",
+    "Status",
+    "bench_pingpong",
+    "bench_rate",
+    "bench_stream",
+    "cache_line_ns",
+    "eventfd_wake",
+    "local_pair",
+    "wait_any",
+]
+
+_Road: TypeAlias = Literal["direct", "switched"]
 
 @final
 class Endpoint:
@@ -209,7 +228,7 @@ class Endpoint:
         source: Peer | None = None,
         untagged: bool = False,
     ) -> Request:
-        """As `recv_into`, without waiting. The buffer belongs to the request until it is complete."""
+        """As `recv_into`, without waiting. The buffer is the request's until it is complete."""
 
     def irecv(
         self,
@@ -364,7 +383,7 @@ class Peer:
         """The peer's name."""
 
     @property
-    def road(self) -> Road:
+    def road(self) -> _Road:
         """The road that messages take."""
 
     @property

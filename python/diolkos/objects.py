@@ -12,9 +12,9 @@ Parts are told apart by the sender and by a number that the sender never uses tw
 may send and receive objects at the same time. A program that uses objects should not receive
 untagged messages of any match info from the same peer: it might take parts.
 
-**Unpickling trusts the sender**: a pickle can run any code in the receiving program. Receive objects
-only from peers that you would let do that. What is checked here (magic, counts, lengths, the limit on
-the size) protects against accidents, not against a hostile pickle.
+**Unpickling trusts the sender**: a pickle can run any code in the receiving program. Receive
+objects only from peers that you would let do that. What is checked here (magic, counts, lengths,
+the limit on the size) protects against accidents, not against a hostile pickle.
 """
 
 from __future__ import annotations

@@ -305,13 +305,17 @@ impl Endpoint {
         core.sleeper = false;
         core.wakeups += 1;
         core.lower_sleep();
-        // Whatever woke this thread, be it a signal: nobody sleeps for the others any more, and
-        // the events are used up.
-        self.after(core);
+        // Whatever woke this thread, be it a signal: nobody sleeps for the others any more.
+        if core.followers > 0 {
+            self.shared.returns.announce();
+        }
         let ready = result?;
-        core.handle(&ready);
-        core.machine.poll_all();
+        let handled = core.handle(&ready);
+        let worked = core.machine.poll_all();
         core.bury();
+        if handled || worked {
+            self.after(core);
+        }
         let late = deadline.is_some_and(|at| Instant::now() >= at);
         Ok(!(ready.is_empty() && late))
     }
@@ -381,8 +385,9 @@ impl Endpoint {
     }
 
     /// Says that the program now waits for [`Endpoint::descriptor`] in an event loop of its own,
-    /// of which an endpoint has one. `true`: something is here already; do not wait. Undo with
-    /// [`Endpoint::disarm`] in any case.
+    /// of which an endpoint has one. `true`: something is here already; do not wait. Where threads
+    /// share the endpoint, look once more for what is waited for: one of them may have taken it in
+    /// just before. Undo with [`Endpoint::disarm`] in any case.
     ///
     /// # Errors
     /// [`Error`] when the endpoint cannot be used.
@@ -428,11 +433,11 @@ impl Endpoint {
 
     fn unwatch(&self, core: &mut Guard<'_, Core>) {
         core.lower_sleep();
-        let used_up = core.check_descriptors();
+        let handled = core.check_descriptors();
         let worked = core.machine.poll_all();
         core.bury();
         self.run_handlers(core);
-        if used_up || worked {
+        if handled || worked {
             self.after(core);
         }
         self.silence_bell(core);
@@ -491,36 +496,43 @@ impl Core {
             self.counters_due = false;
             self.publish_counters();
         }
-        let used_up = self.check_descriptors();
+        let handled = self.check_descriptors();
         let came = self.take_events();
         let worked = self.machine.poll_all();
         self.bury();
-        used_up || came || worked
+        handled || came || worked
     }
 
-    /// Handles what is ready now, and tells whether something was. Never waits.
+    /// Handles what is ready now, and tells whether something happened. Never waits. While a
+    /// thread sleeps on the descriptors their events are its own: what was meant to wake it must
+    /// not be used up by another.
     fn check_descriptors(&mut self) -> bool {
+        if self.sleeper {
+            return false;
+        }
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let spare = rustix::buffer::spare_capacity(&mut events);
         // The only error that an own, open descriptor can give is an interruption.
-        if epoll::wait(&*self.epoll, spare, Some(&now)).is_ok() {
-            self.handle(&events);
-        }
-        !events.is_empty()
+        epoll::wait(&*self.epoll, spare, Some(&now)).is_ok() && self.handle(&events)
     }
 
-    fn handle(&mut self, ready: &[epoll::Event]) {
+    /// Takes in what the descriptors say, and tells whether something happened. The doorbells only
+    /// say that the rings should be looked at.
+    fn handle(&mut self, ready: &[epoll::Event]) -> bool {
+        let mut happened = false;
         for event in ready {
             match Token::from_data(event.data) {
-                Token::Control => {
-                    self.take_events();
+                Token::Control => happened |= self.take_events(),
+                Token::Liveness(peer) => {
+                    self.peer_died(peer);
+                    happened = true;
                 }
-                Token::Liveness(peer) => self.peer_died(peer),
                 // Edge-triggered and never read: the rings say what happened.
                 Token::Doorbell | Token::Wakeup => {}
             }
         }
+        happened
     }
 
     /// Raises the sleep flag everywhere and looks once more. `true`: something came.

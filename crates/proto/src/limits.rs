@@ -21,6 +21,6 @@ pub const BATCH_CELLS: usize = 32;
 #[inline]
 #[must_use]
 pub fn fragment_bytes(done: usize, left: usize) -> usize {
-    let fragment = if done < 16 << 10 { 4 << 10 } else { 16 << 10 };
+    let fragment = if done < 8 << 10 { 4 << 10 } else { 16 << 10 };
     if left < fragment + fragment / 2 { left } else { fragment }
 }

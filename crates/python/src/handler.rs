@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use diolkos::HandlerAction;
-use pyo3::exceptions::{PyException, PyTypeError};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyTypeError};
 use pyo3::ffi;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -85,7 +85,7 @@ fn call(
     match answer {
         Ok(true) => HandlerAction::Finished,
         Ok(false) => HandlerAction::Continue,
-        Err(error) if error.is_instance_of::<PyException>(py) => {
+        Err(error) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => {
             error.write_unraisable(py, Some(handler.bind(py)));
             HandlerAction::Continue
         }

@@ -13,6 +13,8 @@ use std::ptr::NonNull;
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use crate::fork;
+
 /// What the kernel lets this process do with a region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -58,6 +60,8 @@ pub struct Region {
     base: NonNull<u8>,
     len_bytes: usize,
     access: Access,
+    /// Who mapped it: a forked child does not have the mapping.
+    fork_generation: u32,
 }
 
 // SAFETY: a region is an address range that is valid from any thread until drop; it hands out no
@@ -98,6 +102,7 @@ impl Region {
             base: NonNull::new(base.cast()).ok_or(RegionError::System(Errno::NOMEM))?,
             len_bytes,
             access,
+            fork_generation: fork::watch(),
         };
         // SAFETY: the range was mapped just above and is ours alone.
         unsafe { madvise(region.address(), len_bytes, Advice::LinuxDontFork) }
@@ -169,8 +174,11 @@ impl fmt::Debug for Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `map` and nothing can use it after this. In a forked
-        // child it was never inherited; unmapping a hole is not an error.
+        if fork::generation() != self.fork_generation {
+            // A forked child never had the mapping. Something of its own may be there by now.
+            return;
+        }
+        // SAFETY: the range was mapped by `map` and nothing can use it after this.
         let _ = unsafe { munmap(self.address(), self.len_bytes) };
     }
 }

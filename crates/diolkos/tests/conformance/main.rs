@@ -62,7 +62,7 @@ macro_rules! conformance {
                 a_sleeping_sender_is_woken_by_room,
                 ping_pong_between_sleepers,
                 an_event_loop_is_woken,
-                an_event_loop_and_a_blocked_thread_share_an_endpoint,
+                all_ways_of_waiting_share_an_endpoint,
                 a_deadline_is_kept,
                 a_deadline_is_kept_under_a_flood,
                 a_signal_interrupts_one_wait_and_loses_nothing,

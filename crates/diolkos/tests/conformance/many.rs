@@ -130,6 +130,9 @@ pub fn closing_ends_the_waits_of_other_threads(make: Maker) {
                 })
             })
             .collect();
+        until("all receives", || {
+            a.endpoint.counters().expect("counters").posted == waiters
+        });
         until_asleep(&a.endpoint, 0);
         a.endpoint.close();
         for thread in threads {

@@ -78,16 +78,40 @@ fn wait_in_loop(port: &Port, lent: &mut Lent) -> Status {
         if let Some(status) = lent.test(&port.endpoint) {
             return status;
         }
-        let here_already = port.endpoint.arm().expect("armed");
-        if !here_already {
-            let mut poll = [PollFd::from_borrowed_fd(port.endpoint.descriptor(), PollFlags::IN)];
-            let timeout = Timespec { tv_sec: HUNG.as_secs() as i64, tv_nsec: 0 };
-            let ready = rustix::event::poll(&mut poll, Some(&timeout)).expect("poll");
-            assert!(ready > 0, "the event loop was not woken");
-        }
+        let found = port.endpoint.arm().expect("armed");
+        wait_for_descriptor(port, lent, found);
         port.endpoint.disarm().expect("disarmed");
         assert!(Instant::now() < deadline, "the event loop spins");
     }
+}
+
+/// Waits for a request as a thread does that waits for several endpoints at a time.
+fn wait_dozing(port: &Port, lent: &mut Lent) -> Status {
+    let deadline = Instant::now() + HUNG;
+    loop {
+        if let Some(status) = lent.test(&port.endpoint) {
+            return status;
+        }
+        let doze = port.endpoint.doze().expect("dozing");
+        wait_for_descriptor(port, lent, doze.found);
+        drop(doze);
+        assert!(Instant::now() < deadline, "the dozing thread spins");
+    }
+}
+
+fn wait_for_descriptor(port: &Port, lent: &Lent, found: bool) {
+    // Another thread may have taken it in between the test and the arming.
+    if found || lent.request.is_none_or(|request| is_complete(port, request)) {
+        return;
+    }
+    let mut poll = [PollFd::from_borrowed_fd(port.endpoint.descriptor(), PollFlags::IN)];
+    let timeout = Timespec { tv_sec: HUNG.as_secs() as i64, tv_nsec: 0 };
+    let ready = rustix::event::poll(&mut poll, Some(&timeout)).expect("poll");
+    assert!(ready > 0, "the descriptor stayed silent");
+}
+
+fn is_complete(port: &Port, request: diolkos::RequestId) -> bool {
+    port.endpoint.is_complete(request).expect("a request")
 }
 
 /// Whether an event loop would find the descriptor readable now.
@@ -117,37 +141,38 @@ pub fn an_event_loop_is_woken(make: Maker) {
     assert!(!is_readable(&b), "a quiet descriptor after everything was taken");
 }
 
-pub fn an_event_loop_and_a_blocked_thread_share_an_endpoint(make: Maker) {
-    // The thread sleeps on the same descriptors; neither may take the other's wake-ups, or lower
-    // the flag that the other relies on.
-    const ROUNDS: u64 = 500;
+pub fn all_ways_of_waiting_share_an_endpoint(make: Maker) {
+    // An event loop, a thread that dozes, and two that block: each takes messages off the rings
+    // and events off the descriptors that another one waits for.
+    const ROUNDS: u64 = 300;
     let (a, b) = pair(make);
-    let sender = a.clone();
-    let feeder = std::thread::spawn(move || {
-        for number in 0..ROUNDS {
-            // The order changes, so that either is served while the other waits on.
-            let (first, second) = if number % 2 == 0 { (1, 2) } else { (2, 1) };
-            for which in [first, second] {
-                sender.send(number, 100, which);
-                sender.receive(number, 0, &tag(which + 2));
+    let serve = |which: u64, wait: fn(&Port, &mut Lent) -> Status| {
+        let port = b.clone();
+        std::thread::spawn(move || {
+            for number in 0..ROUNDS {
+                let mut receiving = port.irecv(100, &tag(which));
+                let status = wait(&port, &mut receiving);
+                expect(&status, &receiving.ended(), number, 100);
+                port.send(number, 0, which + 10);
             }
-        }
-    });
-    let blocking = b.clone();
-    let thread = std::thread::spawn(move || {
-        for number in 0..ROUNDS {
-            blocking.receive(number, 100, &tag(2));
-            blocking.send(number, 0, 4);
-        }
-    });
+        })
+    };
+    let block = |port: &Port, lent: &mut Lent| {
+        let request = lent.request.take().expect("posted");
+        crate::port::wait(&port.endpoint, request)
+    };
+    let threads =
+        [serve(0, wait_in_loop), serve(1, wait_dozing), serve(2, block), serve(3, block)];
     for number in 0..ROUNDS {
-        let mut receiving = b.irecv(100, &tag(1));
-        let status = wait_in_loop(&b, &mut receiving);
-        expect(&status, &receiving.ended(), number, 100);
-        b.send(number, 0, 3);
+        // The order changes, so that each is served while the others wait on.
+        for which in (0..4).map(|turn| (turn + number) % 4) {
+            a.send(number, 100, which);
+            a.receive(number, 0, &tag(which + 10));
+        }
     }
-    feeder.join().expect("the sender");
-    thread.join().expect("the blocked thread");
+    for thread in threads {
+        thread.join().expect("one that waits");
+    }
 }
 
 pub fn a_deadline_is_kept(make: Maker) {
@@ -212,9 +237,11 @@ pub fn a_signal_interrupts_one_wait_and_loses_nothing(make: Maker) {
     // with nobody on the descriptors.
     let (threads_tx, threads_rx) = mpsc::channel();
     let interrupted = Arc::new(AtomicU64::new(0));
+    let done = Arc::new(AtomicU64::new(0));
     let waiters: Vec<_> = (0..2)
         .map(|which| {
-            let (port, threads, count) = (b.clone(), threads_tx.clone(), interrupted.clone());
+            let (port, threads) = (b.clone(), threads_tx.clone());
+            let (count, done) = (Arc::clone(&interrupted), Arc::clone(&done));
             std::thread::spawn(move || {
                 let receiving = port.irecv(8, &tag(which));
                 let request = receiving.request.expect("posted");
@@ -222,14 +249,19 @@ pub fn a_signal_interrupts_one_wait_and_loses_nothing(make: Maker) {
                 let deadline = Instant::now() + HUNG;
                 loop {
                     match port.endpoint.wait(request, Some(deadline)) {
-                        Ok(Some(status)) => break expect(&status, &receiving.ended(), which, 8),
+                        Ok(Some(status)) => {
+                            done.fetch_add(1, Ordering::SeqCst);
+                            break expect(&status, &receiving.ended(), which, 8);
+                        }
                         Ok(None) => panic!("waiter {which} hung"),
-                        // The program looks at its signals, and takes its time.
+                        // The first program to be interrupted looks at its signals, and takes its
+                        // time. The other thread must be served meanwhile.
                         Err(Error::Interrupted) => {
-                            count.fetch_add(1, Ordering::SeqCst);
-                            until("the message", || {
-                                port.endpoint.is_complete(request).expect("a request")
-                            });
+                            if count.fetch_add(1, Ordering::SeqCst) == 0 {
+                                until("the other's message", || {
+                                    done.load(Ordering::SeqCst) == 1
+                                });
+                            }
                         }
                         Err(error) => panic!("{error}"),
                     }

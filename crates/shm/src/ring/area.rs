@@ -6,11 +6,17 @@ use std::collections::VecDeque;
 use crate::layout::{BULK_BYTES, CELL_COUNT, SMALL_BYTES};
 
 /// Payloads up to this many bytes go to the small part.
-pub const SMALL_PAYLOAD_MAX: usize = 1024;
+pub const SMALL_PAYLOAD_MAX: usize = 512;
 /// The smallest window of the bulk part.
 pub const WINDOW_BYTES_MIN: u64 = 256 << 10;
-/// Allocations are cache lines.
-const ALIGN: u64 = 64;
+/// In the small part, payloads start at cache lines and leave this much unused behind them.
+const SMALL_GAP: u64 = 512;
+/// In the bulk part, payloads start at pages and leave one page unused behind them. A reader's
+/// prefetcher runs on beyond what is read; without a gap it takes away the very lines that the
+/// writer is filling for the next message (4 KiB: 450 ns without, 250 ns with the gap).
+const PAGE: u64 = 4096;
+/// Longer payloads have no gap: what the prefetcher takes away is little against their length.
+const GAP_PAYLOAD_MAX: u64 = 8 << 10;
 
 /// A rotating byte range: `tail <= head <= tail + window`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,28 +60,32 @@ impl Area {
     /// Takes room for a payload; the offset counts from the start of the area.
     #[inline]
     pub fn allocate(&mut self, len_bytes: usize) -> Option<usize> {
-        let (ring, start, window) = self.part(len_bytes);
-        let len = (len_bytes as u64).next_multiple_of(ALIGN);
-        let position = ring.place(len, window)?;
-        ring.head = position + len;
+        let (ring, start, window, room) = self.part(len_bytes);
+        let position = ring.place(room, window)?;
+        ring.head = position + room;
         Some(start + (position % window) as usize)
     }
 
     /// Where a payload of this length would go now, if there is room.
     #[inline]
     pub fn next_place(&mut self, len_bytes: usize) -> Option<usize> {
-        let (ring, start, window) = self.part(len_bytes);
-        let position = ring.place((len_bytes as u64).next_multiple_of(ALIGN), window)?;
+        let (ring, start, window, room) = self.part(len_bytes);
+        let position = ring.place(room, window)?;
         Some(start + (position % window) as usize)
     }
 
-    /// The byte ring for a payload, where it starts in the area, and over how much it rotates.
+    /// The byte ring for a payload, where it starts in the area, over how much it rotates, and how
+    /// much of it the payload takes with its gap.
     #[inline(always)]
-    fn part(&mut self, len_bytes: usize) -> (&mut ByteRing, usize, u64) {
+    fn part(&mut self, len_bytes: usize) -> (&mut ByteRing, usize, u64, u64) {
+        let len = len_bytes as u64;
         if len_bytes <= SMALL_PAYLOAD_MAX {
-            (&mut self.small, 0, SMALL_BYTES as u64)
+            let room = len.next_multiple_of(64) + SMALL_GAP;
+            (&mut self.small, 0, SMALL_BYTES as u64, room)
         } else {
-            (&mut self.bulk, SMALL_BYTES, self.window)
+            let gap = if len <= GAP_PAYLOAD_MAX { PAGE } else { 0 };
+            let room = len.next_multiple_of(PAGE) + gap;
+            (&mut self.bulk, SMALL_BYTES, self.window, room)
         }
     }
 

@@ -139,7 +139,7 @@ impl Consumer {
             unsafe {
                 let from =
                     self.incoming.region().base().as_ptr().add(AREA_OFFSET + payload.offset);
-                crate::copy::copy(from, to, len);
+                crate::copy::out_of_peer(from, to, len);
             }
         }
         len

@@ -14,7 +14,7 @@ use crate::layout::AREA_OFFSET;
 use crate::sync::Ordering;
 use crate::words::Words;
 
-/// Bytes of the next payload's place that are fetched ahead.
+/// The next payload's place is fetched ahead after messages up to this many bytes.
 #[cfg(not(loom))]
 const WARM_BYTES_MAX: usize = 4096;
 
@@ -92,7 +92,9 @@ impl Producer {
         let place = self.allocate(len_bytes)?;
         self.copy_in(source, offset, place, len_bytes);
         self.publish(&cell.with_area(place, len_bytes));
-        self.warm_next(len_bytes);
+        if source.len_bytes() <= WARM_BYTES_MAX {
+            self.warm_next(len_bytes);
+        }
         Ok(())
     }
 
@@ -100,7 +102,6 @@ impl Producer {
     #[cfg(not(loom))]
     #[inline]
     fn warm_next(&mut self, len_bytes: usize) {
-        let len_bytes = len_bytes.min(WARM_BYTES_MAX);
         if let Some(place) = self.area.next_place(len_bytes) {
             let start = self.outgoing.region().base().as_ptr().wrapping_add(AREA_OFFSET + place);
             crate::copy::warm_for_writing(start, len_bytes);
@@ -239,7 +240,7 @@ impl Producer {
         // allocator has not given to a payload in flight; user memory is not inside our file.
         unsafe {
             let to = self.outgoing.region().base().as_ptr().add(AREA_OFFSET + place);
-            crate::copy::copy(from, to, len_bytes);
+            crate::copy::into_own(from, to, len_bytes);
         }
     }
 

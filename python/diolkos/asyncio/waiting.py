@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How tasks wait on an endpoint: the predicates and the descriptor of the package's essay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, TypeVar
+
+from diolkos import _core
+from diolkos._core import Message, Peer, Status
+from diolkos.errors import ClosedError, Timeout
+
+_T = TypeVar("_T")
+
+#: What a receive looks for: match, mask, source, untagged.
+Selector: TypeAlias = tuple[int | None, int | None, Peer | None, bool]
+
+_ALL_BITS = (1 << 64) - 1
+
+
+class _Waiter:
+    """A task that waits: whether to wake it, and how."""
+
+    __slots__ = ("future", "ready", "selector")
+
+    def __init__(
+        self,
+        future: asyncio.Future[None],
+        ready: Callable[[], bool],
+        selector: Selector | None,
+    ) -> None:
+        self.future = future
+        self.ready = ready
+        self.selector = selector
+
+    def wake_if_ready(self) -> bool:
+        """Wakes it if it can go on, or cannot ever; says whether it is woken."""
+        if not self.future.done():
+            try:
+                if not self.ready():
+                    return False
+            except Exception as error:
+                self.future.set_exception(error)
+            else:
+                self.future.set_result(None)
+        return True
+
+
+class Watch:
+    """The tasks that wait on one endpoint, and the event loop that watches it for them."""
+
+    def __init__(self, core: _core.Endpoint) -> None:
+        self._core = core
+        self._waiters: list[_Waiter] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor = core.fileno()
+        self._armed = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits."""
+        return not self._waiters
+
+    def must_queue(self, selector: Selector) -> bool:
+        """Whether a task that came earlier may want the same message."""
+        return any(
+            waiter.selector is not None and overlap(waiter.selector, selector)
+            for waiter in self._waiters
+        )
+
+    async def event(self, ready: Callable[[], bool], selector: Selector | None = None) -> None:
+        """Waits until `ready` holds, and lets the event loop run at least once."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
+        waiter = _Waiter(loop.create_future(), ready, selector)
+        self._waiters.append(waiter)
+        if self._armed:
+            waiter.wake_if_ready()
+        else:
+            self._arm()
+        try:
+            await waiter.future
+        finally:
+            self._waiters.remove(waiter)
+            if not self._waiters:
+                self._disarm()
+
+    async def completion(self, request: _core.Request) -> Status:
+        """Waits until a request is complete."""
+        while (status := request.test()) is None:
+            await self.event(lambda: request.test() is not None)
+        return status
+
+    def end(self) -> None:
+        """The endpoint was closed, by whomever."""
+        self._armed = False
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+        self._loop = None
+        for waiter in self._waiters:
+            if not waiter.future.done():
+                waiter.future.set_exception(ClosedError("the endpoint is closed"))
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+        self._descriptor = self._core.fileno()
+        loop.add_reader(self._descriptor, self._on_readable)
+        self._loop = loop
+
+    def _on_readable(self) -> None:
+        """Something may have happened."""
+        if self._core.closed:
+            self.end()
+            return
+        self._core.disarm()
+        self._armed = False
+        if not self._wake():
+            self._arm()
+
+    def _arm(self) -> None:
+        """Says that we sleep. What came before that is looked at in the next round."""
+        self._armed = True
+        came = self._core.arm()
+        if not self._wake() and came and self._loop is not None:
+            self._loop.call_soon(self._on_readable)
+
+    def _disarm(self) -> None:
+        if self._armed and not self._core.closed:
+            self._core.disarm()
+        self._armed = False
+
+    def _wake(self) -> bool:
+        """Wakes every task that can go on; true when that is all of them."""
+        woken = [waiter.wake_if_ready() for waiter in self._waiters]
+        return all(woken)
+
+
+def overlap(one: Selector, other: Selector) -> bool:
+    """Whether a message can fit both."""
+    if one[3] != other[3]:
+        return False
+    if one[2] is not None and other[2] is not None and one[2] != other[2]:
+        return False
+    (value, mask), (other_value, other_mask) = _bits(one), _bits(other)
+    return (value ^ other_value) & mask & other_mask == 0
+
+
+def fits(selector: Selector, message: Message) -> bool:
+    """Whether a message is what is looked for."""
+    value, mask = _bits(selector)
+    _, _, source, untagged = selector
+    if source is not None and source != message.source:
+        return False
+    return message.match & mask == value and message.status.untagged == untagged
+
+
+def _bits(selector: Selector) -> tuple[int, int]:
+    """Match info and mask with the defaults filled in."""
+    match, mask, _, _ = selector
+    if match is None:
+        return 0, 0
+    return match, _ALL_BITS if mask is None else mask
+
+
+async def limited(work: Awaitable[_T], timeout: float | None) -> _T:
+    """Awaits with a time limit in seconds."""
+    if timeout is None:
+        return await work
+    try:
+        async with asyncio.timeout(timeout):
+            return await work
+    except Timeout:
+        raise
+    except TimeoutError:
+        raise Timeout(f"nothing came within {timeout:g} s") from None
