@@ -36,3 +36,4 @@ pub use endpoint::{Endpoint, Handler, OpenOptions};
 pub use error::Error;
 pub use peers::{Counters, PeerInfo};
 pub use wait::Doze;
+pub use wait::Received;

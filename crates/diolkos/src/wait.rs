@@ -18,6 +18,7 @@
 use std::time::{Duration, Instant};
 
 use diolkos_proto::{Claim, MultiEvent, RequestId, Selector, Status};
+use diolkos_shm::Sink;
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -50,6 +51,15 @@ enum Spun<T> {
     Found(T),
     Deadline,
     Spent,
+}
+
+/// What became of a receive that was posted and polled for.
+#[derive(Clone, Copy, Debug)]
+pub enum Received {
+    /// The message is in the buffer.
+    Done(Status),
+    /// Still waiting; the buffer is still lent.
+    Pending(RequestId),
 }
 
 impl Endpoint {
@@ -191,6 +201,31 @@ impl Endpoint {
         match self.spin_for(&mut core, Some(budget), None, find)? {
             Spun::Found(found) => Ok(Some(found)),
             Spun::Deadline | Spun::Spent => Ok(None),
+        }
+    }
+
+    /// Posts a receive and polls for its message for at most `budget`: [`Endpoint::irecv`] and
+    /// [`Endpoint::spin`] under one lock.
+    ///
+    /// # Errors
+    /// As [`Endpoint::irecv`] and [`Endpoint::wait`]. After [`Error::Closed`] the receive has ended.
+    #[inline]
+    pub fn receive(
+        &self,
+        sink: Sink,
+        selector: &Selector,
+        budget: Duration,
+    ) -> Result<Received, Error> {
+        let mut core = self.lock()?;
+        let request = core.machine.irecv(sink, selector)?;
+        self.after(&mut core);
+        if let Some(status) = core.machine.test(request)? {
+            return Ok(Received::Done(status));
+        }
+        let find = &mut |core: &mut Core| Ok(core.machine.test(request)?);
+        match self.spin_for(&mut core, Some(budget), None, find)? {
+            Spun::Found(status) => Ok(Received::Done(status)),
+            Spun::Deadline | Spun::Spent => Ok(Received::Pending(request)),
         }
     }
 

@@ -9,7 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diolkos::{Envelope, Error, PeerId, RequestId, Selector, Sent, Sink, Source, Status, StatusCode};
+use diolkos::{
+    Envelope, Error, PeerId, Received, RequestId, Selector, Sent, Sink, Source, Status, StatusCode,
+};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -25,6 +27,8 @@ use crate::peer::Peer;
 const PAYLOAD: u64 = 0xbe7c;
 /// Match info of the answer to a window of messages.
 const ANSWER: u64 = 0xbe7d;
+/// How long a receive spins before it waits in the core's own way.
+const SPIN: Duration = Duration::from_millis(1);
 /// How long the clocks are compared to learn the speed of the time stamp counter.
 const CALIBRATION: Duration = Duration::from_millis(20);
 
@@ -105,6 +109,19 @@ impl Side {
         let sink = unsafe { Sink::from_raw(self.buffer.as_mut_ptr(), self.buffer.len()) };
         let source = Some(self.peer);
         self.core.irecv(sink, &Selector { match_info, mask: u64::MAX, source, ..ANY })
+    }
+
+    /// Receives into the buffer and waits: the blocking receive, as in the C loop.
+    #[inline(always)]
+    fn receive_now(&mut self, match_info: u64) -> Result<(), Stop> {
+        // SAFETY: as in `receive`.
+        let sink = unsafe { Sink::from_raw(self.buffer.as_mut_ptr(), self.buffer.len()) };
+        let selector = Selector { match_info, mask: u64::MAX, source: Some(self.peer), ..ANY };
+        match self.core.receive(sink, &selector, SPIN)? {
+            Received::Done(status) if status.code == StatusCode::Success => Ok(()),
+            Received::Done(status) => Err(Stop::Ended(status.code)),
+            Received::Pending(request) => self.wait(request).map(drop),
+        }
     }
 
     #[inline(always)]
@@ -226,8 +243,7 @@ fn initiate(side: &mut Side, iterations: usize) -> Result<Vec<u64>, Stop> {
         side.write_word(i as u64);
         let sent = side.send(PAYLOAD, size)?;
         side.wait_sent(sent)?;
-        let request = side.receive(PAYLOAD)?;
-        side.wait(request)?;
+        side.receive_now(PAYLOAD)?;
         side.check_word(i as u64, i)?;
         ticks.push(Ticks::now());
     }
@@ -237,8 +253,7 @@ fn initiate(side: &mut Side, iterations: usize) -> Result<Vec<u64>, Stop> {
 fn respond(side: &mut Side, iterations: usize) -> Result<(), Stop> {
     let size = side.buffer.len();
     for _ in 0..iterations {
-        let request = side.receive(PAYLOAD)?;
-        side.wait(request)?;
+        side.receive_now(PAYLOAD)?;
         let sent = side.send(PAYLOAD, size)?;
         side.wait_sent(sent)?;
     }

@@ -12,7 +12,9 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use diolkos::{Claim, Envelope, OpenOptions, PeerId, RequestId, Road, Selector, Sent, Target};
+use diolkos::{
+    Claim, Envelope, OpenOptions, PeerId, Received, RequestId, Road, Selector, Sent, Target,
+};
 use pyo3::prelude::*;
 
 use crate::arguments;
@@ -256,8 +258,28 @@ pub fn recv_into(
 ) -> PyResult<Status> {
     let (py, this) = (endpoint.py(), endpoint.get());
     let deadline = arguments::deadline(timeout_s)?;
-    let request = begin_receive(endpoint, buffer.sink(), selector)?;
-    match waiting::complete(py, &this.core, request, deadline) {
+    this.reap();
+    match this.core.receive(buffer.sink(), selector, waiting::SPIN) {
+        Ok(Received::Done(status)) => {
+            buffer.release(py);
+            finished(endpoint, status)
+        }
+        Ok(Received::Pending(request)) => finish_receive(endpoint, buffer, request, deadline),
+        Err(error) => Err(errors::from_core(py, error)),
+    }
+}
+
+/// Waits on for a receive that was not over at once.
+#[cold]
+#[inline(never)]
+fn finish_receive(
+    endpoint: &Bound<'_, Endpoint>,
+    buffer: Buffer,
+    request: RequestId,
+    deadline: Option<Instant>,
+) -> PyResult<Status> {
+    let (py, this) = (endpoint.py(), endpoint.get());
+    match waiting::in_slices(py, deadline, |until| this.core.wait(request, Some(until))) {
         Ok(Some(status)) => {
             buffer.release(py);
             finished(endpoint, status)

@@ -144,12 +144,9 @@ fn look(groups: &[Group]) -> Result<Option<(usize, Status)>, Error> {
 
 fn sleep(groups: &[Group], until: Instant) -> Result<Option<(usize, Status)>, Error> {
     loop {
-        let result = armed(groups, until);
-        for group in groups {
-            // A closed endpoint has said so already.
-            let _ = group.core.disarm();
+        if let Some(found) = doze(groups, until)? {
+            return Ok(Some(found));
         }
-        result?;
         if let Some(found) = look(groups)? {
             return Ok(Some(found));
         }
@@ -159,14 +156,15 @@ fn sleep(groups: &[Group], until: Instant) -> Result<Option<(usize, Status)>, Er
     }
 }
 
-/// Arms every endpoint and blocks until one has something.
-fn armed(groups: &[Group], until: Instant) -> Result<(), Error> {
-    let mut found = false;
-    for group in groups {
-        found |= group.core.arm()?;
+/// Dozes at every endpoint and blocks until one has something.
+fn doze(groups: &[Group], until: Instant) -> Result<Option<(usize, Status)>, Error> {
+    let dozes: Vec<_> = groups.iter().map(|group| group.core.doze()).collect::<Result<_, _>>()?;
+    if dozes.iter().any(|doze| doze.found) {
+        return Ok(None);
     }
-    if found {
-        return Ok(());
+    // Another thread may have taken it in just before.
+    if let Some(found) = look(groups)? {
+        return Ok(Some(found));
     }
     let mut descriptors: Vec<PollFd<'_>> = groups
         .iter()
@@ -175,7 +173,7 @@ fn armed(groups: &[Group], until: Instant) -> Result<(), Error> {
     let left = until.saturating_duration_since(Instant::now()).max(Duration::from_micros(1));
     let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
     match rustix::event::poll(&mut descriptors, Some(&left)) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(None),
         Err(rustix::io::Errno::INTR) => Err(Error::Interrupted),
         Err(errno) => Err(Error::System("poll", errno)),
     }

@@ -76,10 +76,11 @@ class Watch:
             self._move_to(loop)
         waiter = _Waiter(loop.create_future(), ready, selector)
         self._waiters.append(waiter)
-        if self._armed:
-            waiter.wake_if_ready()
-        else:
+        if not self._armed:
             self._arm()
+        elif ready():
+            # The earlier ones first: they may want the same message.
+            self._wake()
         try:
             await waiter.future
         finally:
