@@ -127,15 +127,15 @@ def test_context_ids_must_be_fixed() -> None:
 
 
 def test_a_killed_peer_is_noticed_at_once(program: type[Program]) -> None:
-    echo = program(ECHO, "echo")
+    idle = program("ep = diolkos.Endpoint('idle'); say('ready'); hear()")
+    assert idle.line() == "ready"
     with diolkos.Endpoint("alice") as ep:
-        peer = ep.connect("echo", timeout=PATIENCE_S)
+        peer = ep.connect("idle", timeout=PATIENCE_S)
         receive = ep.irecv(8, source=peer)
         send = ep.issend(b"x" * 100_000, peer, match=1)
-        os.kill(echo.pid, signal.SIGSTOP)
-        os.kill(echo.pid, signal.SIGKILL)
+        idle.signal(signal.SIGKILL)
         for request in (receive, send):
-            with pytest.raises(diolkos.PeerDied, match="echo"):
+            with pytest.raises(diolkos.PeerDied, match="idle"):
                 request.wait(timeout=PATIENCE_S)
         with pytest.raises(diolkos.PeerDied):
             ep.send(b"", peer)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use diolkos_island::{ChannelEnds, Event, Island, IslandError, Road, Target};
-use diolkos_proto::{Machine, PeerId, RequestId, StatusCode};
+use diolkos_proto::{Lane, Machine, PeerId, RequestId, StatusCode};
 use diolkos_shm::layout::{HOME_CHANNELS_MAX, HOME_WORD_CHANNELS, HOME_WORD_ENDPOINT};
 use diolkos_shm::sync::Ordering;
 use diolkos_shm::words::Words;
@@ -259,7 +259,7 @@ impl Core {
                 }
                 Event::Gone { channel, .. } => {
                     if let Some(peer) = self.peers.live_peer(|info| info.channel == channel) {
-                        self.machine.peer_failed(peer, StatusCode::PeerClosed, "it left");
+                        self.peer_left(peer);
                     }
                 }
                 Event::BackendLost => self.watch_island(),
@@ -360,6 +360,16 @@ impl Core {
         self.share_pool();
         self.publish_counters();
         Ok(peer)
+    }
+
+    /// The backend saw a peer leave. Whoever closes says so in the channel first; the backend may
+    /// hear of a process that died before its descriptor tells us.
+    fn peer_left(&mut self, peer: PeerId) {
+        if self.machine.lane_mut(peer).is_some_and(|lane| lane.peer_is_closing()) {
+            self.machine.peer_failed(peer, StatusCode::PeerClosed, "it left");
+        } else {
+            self.machine.peer_failed(peer, StatusCode::PeerDied, "its process died");
+        }
     }
 
     /// The process behind a peer is gone.

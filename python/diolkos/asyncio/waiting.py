@@ -70,18 +70,19 @@ class Watch:
         )
 
     async def event(self, ready: Callable[[], bool], selector: Selector | None = None) -> None:
-        """Waits until `ready` holds, and lets the event loop run at least once."""
+        """Waits until `ready` holds and whoever came earlier has had a turn."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
         waiter = _Waiter(loop.create_future(), ready, selector)
         self._waiters.append(waiter)
-        if not self._armed:
-            self._arm()
-        elif ready():
-            # The earlier ones first: they may want the same message.
-            self._wake()
         try:
+            if not self._armed:
+                self._arm()
+            elif ready():
+                # Those that came earlier first: they may want the same message.
+                self._wake()
+                await asyncio.sleep(0)
             await waiter.future
         finally:
             self._waiters.remove(waiter)

@@ -17,12 +17,13 @@ CONNECT_LIMIT_S = 30.0
 class EndpointWorker(PythonWorker):
     """One endpoint called ``name``, connected to the one called ``peer`` on ``road``."""
 
+    # The defaults of match info and source, as mpi4py's loop takes the default tag.
     statements = Statements(
-        send="send(outgoing, peer, match=7)",
-        receive="recv_into(incoming, match=7)",
-        send_back="send(incoming, peer, match=7)",
-        acknowledge="send(nothing, peer, match=8)",
-        receive_acknowledgement="recv_into(nothing, match=8)",
+        send="send(outgoing, peer)",
+        receive="recv_into(incoming)",
+        send_back="send(incoming, peer)",
+        acknowledge="send(nothing, peer)",
+        receive_acknowledgement="recv_into(nothing)",
     )
 
     def __init__(self, side: int, name: str, peer: str, road: str) -> None:

@@ -16,12 +16,13 @@ from diolkos.bench.sides.worker import PythonWorker
 class AsyncioWorker(PythonWorker):
     """One endpoint called ``name`` in an event loop, connected to ``peer`` on ``road``."""
 
+    # The defaults of match info and source, as mpi4py's loop takes the default tag.
     statements = Statements(
-        send="await send(outgoing, peer, match=7)",
-        receive="await recv_into(incoming, match=7)",
-        send_back="await send(incoming, peer, match=7)",
-        acknowledge="await send(nothing, peer, match=8)",
-        receive_acknowledgement="await recv_into(nothing, match=8)",
+        send="await send(outgoing, peer)",
+        receive="await recv_into(incoming)",
+        send_back="await send(incoming, peer)",
+        acknowledge="await send(nothing, peer)",
+        receive_acknowledgement="await recv_into(nothing)",
         asynchronous=True,
     )
 
