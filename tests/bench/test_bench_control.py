@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator
 
 import pytest
+
 from diolkos.bench.control import (
     Command,
     Fault,

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
+
 from diolkos.bench import isolate
 from diolkos.bench.contenders import Launch, Workspace, rival
 from diolkos.bench.contenders.plain import Connected, unix_pair

@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import pytest
+
 from diolkos.bench import isolate
 
 pytestmark = pytest.mark.slow

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from diolkos.bench import options, plot, table
 from diolkos.bench.contenders import Contender, Diolkos, rival
 from diolkos.bench.control import Operation

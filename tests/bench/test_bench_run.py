@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from diolkos.bench.contenders import Contender, rival
 from diolkos.bench.contenders.plain import Connected, unix_pair
 from diolkos.bench.control import Operation

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+
 from diolkos.bench.control import Command, Operation, seconds_from, times_from
 from diolkos.bench.sides.loops import Statements, compile_loops
 from diolkos.bench.sides.payload import Pattern, VerificationError

@@ -6,6 +6,9 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from diolkos.bench.slices import (
     ITERATIONS_MAX,
     ITERATIONS_MIN,
@@ -19,8 +22,6 @@ from diolkos.bench.slices import (
     turns,
     warm_up_of,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_turns_alternate_who_is_first_and_keep_pairs_adjacent() -> None:

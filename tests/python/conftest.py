@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import PATIENCE_S, Program
 
 from diolkos.testing import Side, pair
+from programs import PATIENCE_S, Program
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from programs import PATIENCE_S
 
 import diolkos
 import diolkos.asyncio
 from diolkos.testing import pair
+from programs import PATIENCE_S
 
 
 @dataclass(frozen=True)

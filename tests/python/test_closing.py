@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from programs import PATIENCE_S
 
 import diolkos
 from diolkos.testing import Side, pair
+from programs import PATIENCE_S
 
 CALLS: list[Callable[[Side], Any]] = [
     lambda side: side.endpoint.send(b"", side.peer),

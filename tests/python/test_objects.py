@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from programs import PATIENCE_S
 
 import diolkos
 from diolkos import objects
 from diolkos.testing import Side, pair
+from programs import PATIENCE_S
 
 
 def exchange(alice: Side, bob: Side, obj: object, **options: Any) -> Any:

@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from programs import PATIENCE_S, Program
 
 import diolkos
 import diolkos.asyncio
+from programs import PATIENCE_S, Program
 
 pytestmark = pytest.mark.usefixtures("backend")
 

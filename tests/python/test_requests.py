@@ -6,10 +6,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from programs import PATIENCE_S
 
 import diolkos
 from diolkos.testing import Side, pair
+from programs import PATIENCE_S
 
 
 def test_a_short_send_is_done_at_once(alice: Side, bob: Side) -> None:

@@ -365,12 +365,7 @@ impl Endpoint {
     /// # Errors
     /// [`Error`] when the peer is gone or too much is under way.
     #[inline]
-    pub fn isend(
-        &self,
-        source: Source,
-        dest: PeerId,
-        envelope: &Envelope,
-    ) -> Result<Sent, Error> {
+    pub fn isend(&self, source: Source, dest: PeerId, envelope: &Envelope) -> Result<Sent, Error> {
         let mut core = self.lock()?;
         let sent = core.machine.isend(source, dest, envelope)?;
         if dest == PeerId::SELF {
@@ -677,10 +672,7 @@ impl Core {
         self.armed || self.dozing > 0
     }
 
-    pub fn take_any(
-        &mut self,
-        requests: &[RequestId],
-    ) -> Result<Option<(usize, Status)>, Error> {
+    pub fn take_any(&mut self, requests: &[RequestId]) -> Result<Option<(usize, Status)>, Error> {
         for (at, request) in requests.iter().enumerate() {
             if let Some(status) = self.machine.test(*request)? {
                 return Ok(Some((at, status)));

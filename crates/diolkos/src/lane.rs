@@ -200,12 +200,8 @@ impl Lane for ShmLane {
         frame: &Frame,
         payload: Option<(&Source, usize, usize)>,
     ) -> Result<bool, LaneFault> {
-        let cell = Cell {
-            kind: frame.kind,
-            flags: frame.flags,
-            words: frame.words,
-            ..Cell::default()
-        };
+        let cell =
+            Cell { kind: frame.kind, flags: frame.flags, words: frame.words, ..Cell::default() };
         let result = match payload {
             None => self.producer.push(&cell),
             Some((source, offset, len)) => self.producer.push_payload(&cell, source, offset, len),

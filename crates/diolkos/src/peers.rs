@@ -403,8 +403,8 @@ impl Core {
     /// Divides the bulk pool among the peers that are there.
     fn share_pool(&mut self) {
         let peers: Vec<PeerId> = self.machine.peers().collect();
-        let share = (POOL_BYTES / peers.len().max(1) as u64)
-            .clamp(SHARE_BYTES_MIN, bulk_window_bytes());
+        let share =
+            (POOL_BYTES / peers.len().max(1) as u64).clamp(SHARE_BYTES_MIN, bulk_window_bytes());
         for peer in peers {
             if let Some(lane) = self.machine.lane_mut(peer) {
                 lane.ask_window(share);

@@ -281,7 +281,7 @@ impl Endpoint {
                 }
             }
             looks += 1;
-            if looks % LOOKS_PER_CLOCK == 0 {
+            if looks.is_multiple_of(LOOKS_PER_CLOCK) {
                 let now_ns = core.clock.now_ns();
                 let start_ns = *started_ns.get_or_insert_with(|| {
                     let patience = core.patience.begin(now_ns);
@@ -313,16 +313,11 @@ impl Endpoint {
 
     /// Sleeps until something happens (`true`), the deadline passes (`false`) or a signal comes.
     #[cold]
-    fn sleep(
-        &self,
-        core: &mut Guard<'_, Core>,
-        deadline: Option<Instant>,
-    ) -> Result<bool, Error> {
+    fn sleep(&self, core: &mut Guard<'_, Core>, deadline: Option<Instant>) -> Result<bool, Error> {
         if core.sleeper {
             core.followers += 1;
             let seen = self.shared.returns.count();
-            let returned =
-                Guard::unlocked(core, || self.shared.returns.wait(seen, deadline));
+            let returned = Guard::unlocked(core, || self.shared.returns.wait(seen, deadline));
             core.followers -= 1;
             return Ok(returned);
         }
@@ -504,7 +499,7 @@ impl Core {
         if worked {
             self.counters_due = true;
             self.polls_with_work += 1;
-            if self.polls_with_work % POLLS_PER_PUBLICATION == 0 {
+            if self.polls_with_work.is_multiple_of(POLLS_PER_PUBLICATION) {
                 self.publish_counters();
             }
             if self.machine.has_departed() {

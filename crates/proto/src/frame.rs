@@ -100,12 +100,9 @@ impl Message {
         let [first, second, third] = frame.words;
         let space = if frame.flags & UNTAGGED == 0 { Space::Tagged } else { Space::Untagged };
         Some(match frame.kind {
-            EAGER => Self::Eager {
-                match_info: first,
-                immediate: second as u32,
-                space,
-                length: third,
-            },
+            EAGER => {
+                Self::Eager { match_info: first, immediate: second as u32, space, length: third }
+            }
             MORE => Self::More,
             RTS => Self::Rts {
                 match_info: first,
@@ -114,11 +111,9 @@ impl Message {
                 length: third,
                 send_id: (second >> 32) as u32,
             },
-            CTS => Self::Cts {
-                send_id: first as u32,
-                recv_id: (first >> 32) as u32,
-                accepted: second,
-            },
+            CTS => {
+                Self::Cts { send_id: first as u32, recv_id: (first >> 32) as u32, accepted: second }
+            }
             DATA => Self::Data { recv_id: first as u32, offset: second },
             CLOSE => Self::Close,
             _ => return None,

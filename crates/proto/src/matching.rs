@@ -172,9 +172,11 @@ impl<P: Copy, U: Copy> Matcher<P, U> {
         debug_assert!(self.context.fixed_by(pattern.mask));
         let order = self.count_up();
         self.posted_count += 1;
-        self.queues(self.context.id(pattern.value))
-            .posted
-            .push_back(Entry { key: pattern, order, value });
+        self.queues(self.context.id(pattern.value)).posted.push_back(Entry {
+            key: pattern,
+            order,
+            value,
+        });
     }
 
     /// Finds the oldest receive for a message; `stays` says whether it remains posted.

@@ -71,7 +71,10 @@ pub struct Payload {
 enum Buffer {
     Stored(Vec<u8>),
     /// Stores nothing; checks that the bytes of one message come in order.
-    Counting { number: u64, next: usize },
+    Counting {
+        number: u64,
+        next: usize,
+    },
 }
 
 thread_local! {

@@ -97,7 +97,5 @@ pub fn known(endpoint: &Bound<'_, Endpoint>, peer: &Bound<'_, Peer>) -> PyResult
     if peer.endpoint.as_ptr() == endpoint.as_ptr() {
         return Ok(peer.id);
     }
-    Err(PyValueError::new_err(
-        "this peer belongs to another endpoint; connect to it from this one",
-    ))
+    Err(PyValueError::new_err("this peer belongs to another endpoint; connect to it from this one"))
 }

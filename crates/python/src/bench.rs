@@ -66,11 +66,7 @@ struct Side {
 }
 
 impl Side {
-    fn new(
-        endpoint: &Bound<'_, Endpoint>,
-        peer: &Bound<'_, Peer>,
-        size: usize,
-    ) -> PyResult<Self> {
+    fn new(endpoint: &Bound<'_, Endpoint>, peer: &Bound<'_, Peer>, size: usize) -> PyResult<Self> {
         let peer = arguments::known(endpoint, peer)?;
         let core = endpoint.get().core.clone();
         Ok(Self { core, peer, buffer: vec![1; size] })
@@ -417,15 +413,8 @@ pub fn cache_line_ns(
 /// Half a round trip between two threads that block on an eventfd each, in nanoseconds.
 #[pyfunction]
 #[pyo3(signature = (cpu_a, cpu_b, round_trips))]
-pub fn eventfd_wake(
-    py: Python<'_>,
-    cpu_a: usize,
-    cpu_b: usize,
-    round_trips: u64,
-) -> PyResult<f64> {
-    let failed = |errno: rustix::io::Errno| {
-        errors::from_core(py, Error::System("eventfd", errno))
-    };
+pub fn eventfd_wake(py: Python<'_>, cpu_a: usize, cpu_b: usize, round_trips: u64) -> PyResult<f64> {
+    let failed = |errno: rustix::io::Errno| errors::from_core(py, Error::System("eventfd", errno));
     let there = eventfd(0, EventfdFlags::CLOEXEC).map_err(failed)?;
     let back = eventfd(0, EventfdFlags::CLOEXEC).map_err(failed)?;
     let ring = |bell| rustix::io::retry_on_intr(|| rustix::io::write(bell, &1_u64.to_ne_bytes()));

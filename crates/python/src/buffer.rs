@@ -143,9 +143,8 @@ fn explain(object: &Bound<'_, PyAny>, flags: c_int) -> PyErr {
     let kind = object.get_type().name().map_or_else(|_| "object".into(), |n| n.to_string());
     let mut view = MaybeUninit::<ffi::Py_buffer>::uninit();
     // SAFETY: attached, a live object, and room for one view.
-    let got = unsafe {
-        ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_FULL_RO)
-    };
+    let got =
+        unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_FULL_RO) };
     if got != 0 {
         drop(PyErr::fetch(py));
         if refused.is_instance_of::<PyTypeError>(py) {

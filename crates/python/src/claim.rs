@@ -30,9 +30,10 @@ impl ClaimedMessage {
     }
 
     fn take(&self) -> PyResult<Claim> {
-        self.claim.lock().take().ok_or_else(|| {
-            PyValueError::new_err("the message was received or discarded already")
-        })
+        self.claim
+            .lock()
+            .take()
+            .ok_or_else(|| PyValueError::new_err("the message was received or discarded already"))
     }
 }
 

@@ -396,7 +396,6 @@ impl Endpoint {
     #[pyo3(signature = (
         buffer, *, min_free = 1, r#match = None, mask = None, source = None, untagged = false,
     ))]
-    #[expect(clippy::too_many_arguments, reason = "keywords of the Python method")]
     fn multi_recv(
         slf: &Bound<'_, Self>,
         buffer: &Bound<'_, PyAny>,

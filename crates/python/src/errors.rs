@@ -91,9 +91,7 @@ pub fn failure(py: Python<'_>, endpoint: &Endpoint, status: &Status) -> Option<P
 fn describe_failure(py: Python<'_>, endpoint: &Endpoint, status: &Status) -> PyErr {
     match status.code {
         StatusCode::Cancelled => raise(py, "Cancelled", "the request was cancelled", None),
-        StatusCode::EndpointClosed if endpoint.core.is_closed() => {
-            from_core(py, Error::Closed)
-        }
+        StatusCode::EndpointClosed if endpoint.core.is_closed() => from_core(py, Error::Closed),
         code => {
             let who = describe_peer(endpoint, status.source);
             let what = Error::PeerGone(code);

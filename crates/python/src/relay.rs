@@ -24,9 +24,8 @@ impl Relay {
         }
         // SAFETY: the caller hands these descriptors over, as `_core.pyi` says: they are open, and
         // nothing else closes them.
-        let own = |fds: Vec<RawFd>| -> Vec<OwnedFd> {
-            fds.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).collect()
-        };
+        let adopt = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
+        let own = |fds: Vec<RawFd>| -> Vec<OwnedFd> { fds.into_iter().map(adopt).collect() };
         let (a, b) = (own(fds_a), own(fds_b));
         match py.detach(|| diolkos_switch::Relay::from_descriptors(a, b)) {
             Ok(inner) => Ok(Self { inner: Mutex::new(inner) }),

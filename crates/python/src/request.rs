@@ -108,12 +108,9 @@ impl Request {
     /// `None`: it has ended.
     pub fn start_waiting(&self, py: Python<'_>) -> PyResult<Option<RequestId>> {
         match &mut *self.state.lock() {
-            State::Open { waited_for: true, .. } => Err(errors::raise(
-                py,
-                "BusyError",
-                "another thread waits for this request",
-                None,
-            )),
+            State::Open { waited_for: true, .. } => {
+                Err(errors::raise(py, "BusyError", "another thread waits for this request", None))
+            }
             State::Open { request, waited_for, .. } => {
                 *waited_for = true;
                 Ok(Some(*request))

@@ -59,7 +59,8 @@ impl Source {
     #[inline(always)]
     pub(crate) fn inline_words(&self) -> [u64; 4] {
         // SAFETY: eight bytes are readable, by `from_raw`.
-        let word = |i: usize| unsafe { self.base.as_ptr().add(8 * i).cast::<u64>().read_unaligned() };
+        let word =
+            |i: usize| unsafe { self.base.as_ptr().add(8 * i).cast::<u64>().read_unaligned() };
         if self.len_bytes == 8 {
             return [word(0), 0, 0, 0];
         }
@@ -69,7 +70,7 @@ impl Source {
         for (i, to) in words.iter_mut().enumerate().take(full) {
             *to = word(i);
         }
-        if self.len_bytes % 8 != 0 {
+        if !self.len_bytes.is_multiple_of(8) {
             let mut last = [0_u8; 8];
             for (i, byte) in last.iter_mut().enumerate().take(self.len_bytes % 8) {
                 // SAFETY: `8 * full + i < len_bytes`.

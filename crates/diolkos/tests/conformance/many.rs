@@ -35,8 +35,7 @@ pub fn two_endpoints_flood_each_other(make: Maker) {
             for number in 0..COUNT {
                 port.receive(other + number, len(number), &anything());
                 if sent < COUNT
-                    && let Ok(sending) =
-                        port.try_isend(pattern(own + sent, len(sent)), &info(1))
+                    && let Ok(sending) = port.try_isend(pattern(own + sent, len(sent)), &info(1))
                 {
                     pending.push_back(sending);
                     sent += 1;
@@ -130,9 +129,7 @@ pub fn closing_ends_the_waits_of_other_threads(make: Maker) {
                 })
             })
             .collect();
-        until("all receives", || {
-            a.endpoint.counters().expect("counters").posted == waiters
-        });
+        until("all receives", || a.endpoint.counters().expect("counters").posted == waiters);
         until_asleep(&a.endpoint, 0);
         a.endpoint.close();
         for thread in threads {

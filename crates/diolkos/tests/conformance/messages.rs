@@ -12,8 +12,28 @@ use crate::port::{anything, expect, info, join, lonely, pair, pattern, tag, unti
 
 /// Every way that a payload can take, and the edges between them.
 const LENGTHS: [usize; 22] = [
-    0, 1, 7, 8, 9, 31, 32, 33, 64, 1023, 1024, 1025, 4096, 6144, 6145, 16_384, 65_535, 65_536,
-    65_537, 300_000, 1 << 20, 9_000_001,
+    0,
+    1,
+    7,
+    8,
+    9,
+    31,
+    32,
+    33,
+    64,
+    1023,
+    1024,
+    1025,
+    4096,
+    6144,
+    6145,
+    16_384,
+    65_535,
+    65_536,
+    65_537,
+    300_000,
+    1 << 20,
+    9_000_001,
 ];
 
 pub fn every_length_arrives_whichever_comes_first(make: Maker) {
@@ -266,6 +286,9 @@ pub fn names_of_requests_are_checked(make: Maker) {
     let refused = a.endpoint.cancel(sending.request.expect("pending"));
     assert!(matches!(refused, Err(Error::Invalid(_))), "a send cannot be cancelled");
     a.endpoint.disconnect(a.peer).expect("a peer");
-    assert_eq!(wait(&a.endpoint, sending.request.expect("pending")).code, StatusCode::EndpointClosed);
+    assert_eq!(
+        wait(&a.endpoint, sending.request.expect("pending")).code,
+        StatusCode::EndpointClosed
+    );
     sending.ended();
 }

@@ -161,8 +161,7 @@ pub fn all_ways_of_waiting_share_an_endpoint(make: Maker) {
         let request = lent.request.take().expect("posted");
         crate::port::wait(&port.endpoint, request)
     };
-    let threads =
-        [serve(0, wait_in_loop), serve(1, wait_dozing), serve(2, block), serve(3, block)];
+    let threads = [serve(0, wait_in_loop), serve(1, wait_dozing), serve(2, block), serve(3, block)];
     for number in 0..ROUNDS {
         // The order changes, so that each is served while the others wait on.
         for which in (0..4).map(|turn| (turn + number) % 4) {
@@ -201,9 +200,8 @@ pub fn a_deadline_is_kept_under_a_flood(make: Maker) {
             while !stop.load(Ordering::Relaxed) {
                 match a.try_isend(vec![0; 8], &crate::port::info(1)) {
                     Ok(mut sending) if sending.request.is_some() => {
-                        while !stop.load(Ordering::Relaxed)
-                            && sending.test(&a.endpoint).is_none()
-                        {}
+                        while !stop.load(Ordering::Relaxed) && sending.test(&a.endpoint).is_none() {
+                        }
                     }
                     Ok(_) => {}
                     Err(error) => panic!("{error}"),
@@ -211,11 +209,8 @@ pub fn a_deadline_is_kept_under_a_flood(make: Maker) {
             }
         })
     };
-    let buffer = b.lend(
-        1 << 26,
-        |endpoint, sink| endpoint.post_multi(sink, 1, &tag(1)),
-        |request| *request,
-    );
+    let buffer =
+        b.lend(1 << 26, |endpoint, sink| endpoint.post_multi(sink, 1, &tag(1)), |request| *request);
     let receiving = b.irecv(8, &tag(2));
     let request = receiving.request.expect("posted");
     for _ in 0..20 {
@@ -227,7 +222,8 @@ pub fn a_deadline_is_kept_under_a_flood(make: Maker) {
     stop.store(true, Ordering::Relaxed);
     flood.join().expect("the flood");
     b.endpoint.close();
-    drop((buffer, receiving));
+    buffer.ended();
+    receiving.ended();
 }
 
 pub fn a_signal_interrupts_one_wait_and_loses_nothing(make: Maker) {
@@ -258,9 +254,7 @@ pub fn a_signal_interrupts_one_wait_and_loses_nothing(make: Maker) {
                         // time. The other thread must be served meanwhile.
                         Err(Error::Interrupted) => {
                             if count.fetch_add(1, Ordering::SeqCst) == 0 {
-                                until("the other's message", || {
-                                    done.load(Ordering::SeqCst) == 1
-                                });
+                                until("the other's message", || done.load(Ordering::SeqCst) == 1);
                             }
                         }
                         Err(error) => panic!("{error}"),

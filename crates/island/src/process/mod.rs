@@ -162,10 +162,10 @@ impl ProcessIsland {
         if self.forked() {
             return;
         }
-        if let Link::Up(control) = &self.link {
-            if control.send(request).is_err() {
-                self.lose();
-            }
+        if let Link::Up(control) = &self.link
+            && control.send(request).is_err()
+        {
+            self.lose();
         }
     }
 
@@ -443,10 +443,10 @@ impl Drop for ProcessIsland {
     fn drop(&mut self) {
         // A forked child may hold the socket too: the end must be said, closing does not say it.
         // In such a child it must not be said.
-        if !self.forked() {
-            if let Link::Up(control) = &self.link {
-                control.shut_down();
-            }
+        if !self.forked()
+            && let Link::Up(control) = &self.link
+        {
+            control.shut_down();
         }
     }
 }

@@ -34,10 +34,11 @@ impl Choice {
         if let Some(path) = named {
             return Self { path: normal(&path), named: true };
         }
-        if let Some(session) = non_empty("XDG_RUNTIME_DIR") {
-            if session.is_absolute() && session.is_dir() {
-                return Self { path: session.join("diolkos"), named: false };
-            }
+        if let Some(session) = non_empty("XDG_RUNTIME_DIR")
+            && session.is_absolute()
+            && session.is_dir()
+        {
+            return Self { path: session.join("diolkos"), named: false };
         }
         let user = rustix::process::geteuid().as_raw();
         Self { path: PathBuf::from(format!("/tmp/diolkos-{user}")), named: false }

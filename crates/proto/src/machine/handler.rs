@@ -58,11 +58,12 @@ impl<L: Lane> Machine<L> {
             return None;
         }
         pending.taken = true;
-        let source_of = |requests: &mut super::request::Requests<L>, request: u32| {
-            match requests.slot(request).body {
-                super::request::Body::Sending { source, .. } => Some(L::source_to_vec(&source)),
-                _ => None,
-            }
+        let source_of = |requests: &mut super::request::Requests<L>, request: u32| match requests
+            .slot(request)
+            .body
+        {
+            super::request::Body::Sending { source, .. } => Some(L::source_to_vec(&source)),
+            _ => None,
         };
         let arrival = self.arrivals.get(pending.arrival);
         let whole = |data: &Vec<u8>| data.len() as u64 == arrival.status.message_bytes;

@@ -53,7 +53,9 @@ pub(super) enum Inflow {
     /// To an unexpected message.
     Arrival(u32),
     /// Nowhere: the message was refused, but its parts are still coming.
-    Discard { left: u64 },
+    Discard {
+        left: u64,
+    },
 }
 
 /// Why a peer is about to be parted from, and how many of its last frames are still taken in.
@@ -251,13 +253,7 @@ impl<L: Lane> Machine<L> {
     }
 
     /// Ends the relation to a peer in any way: the one place where a lane is dropped.
-    pub(super) fn part(
-        &mut self,
-        index: usize,
-        code: StatusCode,
-        why: &'static str,
-        by_us: bool,
-    ) {
+    pub(super) fn part(&mut self, index: usize, code: StatusCode, why: &'static str, by_us: bool) {
         let peer = self.peer_id(index);
         let partner = &mut self.partners[index];
         let Some(mut lane) = partner.lane.take() else { return };

@@ -7,8 +7,8 @@ use super::request::Body;
 use super::{Envelope, Machine, Status, StatusCode};
 use crate::frame::{Frame, Message};
 use crate::lane::{Lane, LaneFault};
-use crate::matching::Key;
 use crate::limits::{BATCH_CELLS, EAGER_BYTES_MAX};
+use crate::matching::Key;
 
 /// Messages in a row, without one of ours between them, that make a stream.
 const STREAM_MESSAGES: u32 = 16;
@@ -109,7 +109,9 @@ impl<L: Lane> Machine<L> {
             return true;
         }
         let partner = &mut self.partners[index];
-        if taken == 0 && let Some(lane) = partner.lane.as_mut() {
+        if taken == 0
+            && let Some(lane) = partner.lane.as_mut()
+        {
             lane.tell();
         }
         if partner.leaving.is_some() {
@@ -187,7 +189,8 @@ impl<L: Lane> Machine<L> {
         if !matches!(self.partners[index].inflow, Inflow::Nothing) {
             return Err(LaneFault("it began a message inside another"));
         }
-        let key = Key { match_info: envelope.match_info, source: peer.to_raw(), space: envelope.space };
+        let key =
+            Key { match_info: envelope.match_info, source: peer.to_raw(), space: envelope.space };
         let matched = self.match_posted(&key, length);
         let partner = &mut self.partners[index];
         partner.traffic.rx_messages += 1;
@@ -244,8 +247,7 @@ impl<L: Lane> Machine<L> {
             Inflow::Nothing => return Err(LaneFault("it continued a message that it never began")),
             Inflow::Discard { left } => {
                 let left = left.checked_sub(part).ok_or(too_long)?;
-                partner.inflow =
-                    if left == 0 { Inflow::Nothing } else { Inflow::Discard { left } };
+                partner.inflow = if left == 0 { Inflow::Nothing } else { Inflow::Discard { left } };
             }
             Inflow::Arrival(arrival) => {
                 let arrival = self.arrivals.get(arrival);

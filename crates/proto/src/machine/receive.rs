@@ -17,13 +17,21 @@ pub struct Claim {
 
 /// What is held of a message without a receive.
 pub(super) enum Held {
-    Free { next: u32 },
+    Free {
+        next: u32,
+    },
     /// Eager data, whole when it has the message's length.
-    Eager { data: Vec<u8> },
+    Eager {
+        data: Vec<u8>,
+    },
     /// Announced; the data is still with the sender.
-    Announced { send_id: u32 },
+    Announced {
+        send_id: u32,
+    },
     /// A message to oneself: the request of its send.
-    Local { request: u32 },
+    Local {
+        request: u32,
+    },
 }
 
 pub(super) struct Arrival {
@@ -44,7 +52,9 @@ impl Arrivals {
     pub fn add(&mut self, status: Status, held: Held) -> u32 {
         if let Some(index) = self.free {
             let slot = &mut self.slots[index as usize];
-            let Held::Free { next } = slot.held else { unreachable!("a used slot on the free list") };
+            let Held::Free { next } = slot.held else {
+                unreachable!("a used slot on the free list")
+            };
             self.free = (next != u32::MAX).then_some(next);
             slot.status = status;
             slot.held = held;
@@ -229,13 +239,7 @@ impl<L: Lane> Machine<L> {
     }
 
     /// Tells the sender of an announced message where to send it.
-    pub(super) fn accept(
-        &mut self,
-        request: u32,
-        sink: L::Sink,
-        status: &Status,
-        send_id: u32,
-    ) {
+    pub(super) fn accept(&mut self, request: u32, sink: L::Sink, status: &Status, send_id: u32) {
         let room = L::sink_len(&sink) as u64;
         let accepted = status.message_bytes.min(room);
         self.answer(status.source, send_id, request, accepted);
@@ -274,7 +278,9 @@ impl<L: Lane> Machine<L> {
                 self.release_held(status.source, status.message_bytes);
                 self.return_credit(status.source, status.message_bytes);
                 let left = status.message_bytes - data.len() as u64;
-                if left > 0 && let Ok(index) = self.partner_index(status.source) {
+                if left > 0
+                    && let Ok(index) = self.partner_index(status.source)
+                {
                     self.partners[index].inflow = Inflow::Discard { left };
                 }
             }
@@ -362,10 +368,7 @@ pub(super) fn outcome(stored: u64, length: u64) -> StatusCode {
 }
 
 pub(super) fn posted_status(selector: &Selector) -> Status {
-    let envelope = Envelope {
-        match_info: selector.match_info,
-        space: selector.space,
-        ..Envelope::default()
-    };
+    let envelope =
+        Envelope { match_info: selector.match_info, space: selector.space, ..Envelope::default() };
     Status::of(selector.source.unwrap_or(PeerId::SELF), &envelope, 0)
 }

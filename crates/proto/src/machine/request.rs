@@ -12,16 +12,31 @@ const NONE: u32 = u32::MAX;
 
 /// What a request is doing; its data is in the variant.
 pub(super) enum Body<L: Lane> {
-    Free { next: u32 },
-    /// Linked into the list of complete requests.
-    Complete { previous: u32, next: u32 },
+    Free {
+        next: u32,
+    },
+    /// Complete; linked into the list of complete requests if somebody searches it.
+    Complete {
+        previous: u32,
+        next: u32,
+    },
     Connecting,
     /// A send that waits in its partner's queue, for its acceptance, or is being streamed.
-    Sending { source: L::Source, announced: bool },
+    Sending {
+        source: L::Source,
+        announced: bool,
+    },
     /// A receive in the matcher's list.
-    Posted { sink: L::Sink },
+    Posted {
+        sink: L::Sink,
+    },
     /// A receive whose message is coming in: `received` of `expected` bytes so far.
-    Filling { sink: L::Sink, received: u64, expected: u64, rendezvous: bool },
+    Filling {
+        sink: L::Sink,
+        received: u64,
+        expected: u64,
+        rendezvous: bool,
+    },
     /// A multi-receive; its state is in `multis`, to keep this enum free of drop glue.
     Multi,
 }
@@ -34,12 +49,19 @@ pub(super) struct Slot<L: Lane> {
     pub parent: Option<(u32, usize)>,
     pub status: Status,
     pub body: Body<L>,
+    /// When it completed, as a count of completions.
+    order: u64,
 }
 
 pub(super) struct Requests<L: Lane> {
     slots: Vec<Slot<L>>,
     free: u32,
     live: usize,
+    /// Completions so far.
+    completions: u64,
+    /// Whether complete requests are kept in a list. Only programs that search it (MX's `test_any`)
+    /// pay for it: from their first search on.
+    listed: bool,
     complete_first: u32,
     complete_last: u32,
     pub multis: HashMap<u32, Multi<L>>,
@@ -51,6 +73,8 @@ impl<L: Lane> Default for Requests<L> {
             slots: Vec::new(),
             free: NONE,
             live: 0,
+            completions: 0,
+            listed: false,
             complete_first: NONE,
             complete_last: NONE,
             multis: HashMap::new(),
@@ -78,7 +102,9 @@ impl<L: Lane> Requests<L> {
         if self.free != NONE {
             let index = self.free;
             let slot = &mut self.slots[index as usize];
-            let Body::Free { next } = slot.body else { unreachable!("a used slot on the free list") };
+            let Body::Free { next } = slot.body else {
+                unreachable!("a used slot on the free list")
+            };
             self.free = next;
             slot.forgotten = false;
             slot.parent = None;
@@ -86,7 +112,14 @@ impl<L: Lane> Requests<L> {
             slot.body = body;
             return index;
         }
-        self.slots.push(Slot { generation: 1, forgotten: false, parent: None, status, body });
+        self.slots.push(Slot {
+            generation: 1,
+            forgotten: false,
+            parent: None,
+            status,
+            body,
+            order: 0,
+        });
         self.slots.len() as u32 - 1
     }
 
@@ -149,6 +182,7 @@ impl<L: Lane> Requests<L> {
         &mut self,
         fits: impl Fn(&Status) -> bool,
     ) -> Option<(RequestId, Status)> {
+        self.list();
         let mut at = self.complete_first;
         while at != NONE {
             let slot = &self.slots[at as usize];
@@ -166,10 +200,9 @@ impl<L: Lane> Requests<L> {
         None
     }
 
-    /// Ends a request. What waited for it finds it on the list, unless nobody will ask.
-    #[inline]
+    /// Ends a request. What waited for it finds it complete, unless nobody will ask.
+    #[inline(always)]
     pub fn complete(&mut self, index: u32, code: StatusCode, transferred_bytes: u64) {
-        let previous = self.complete_last;
         let slot = &mut self.slots[index as usize];
         debug_assert!(!matches!(slot.body, Body::Free { .. } | Body::Complete { .. }));
         slot.status.code = code;
@@ -184,7 +217,31 @@ impl<L: Lane> Requests<L> {
             self.free(index);
             return;
         }
-        slot.body = Body::Complete { previous, next: NONE };
+        slot.body = Body::Complete { previous: NONE, next: NONE };
+        slot.order = self.completions;
+        self.completions += 1;
+        if self.listed {
+            self.link(index);
+        }
+    }
+
+    /// Starts to keep the list, with what is complete already.
+    fn list(&mut self) {
+        if std::mem::replace(&mut self.listed, true) {
+            return;
+        }
+        let is_complete =
+            |index: &u32| matches!(self.slots[*index as usize].body, Body::Complete { .. });
+        let mut complete: Vec<u32> = (0..self.slots.len() as u32).filter(is_complete).collect();
+        complete.sort_unstable_by_key(|index| self.slots[*index as usize].order);
+        for index in complete {
+            self.link(index);
+        }
+    }
+
+    fn link(&mut self, index: u32) {
+        let previous = self.complete_last;
+        self.slots[index as usize].body = Body::Complete { previous, next: NONE };
         if previous == NONE {
             self.complete_first = index;
         } else if let Body::Complete { next, .. } = &mut self.slots[previous as usize].body {
@@ -251,8 +308,14 @@ impl<L: Lane> Requests<L> {
         self.live -= 1;
     }
 
-    #[inline]
+    #[inline(always)]
     fn unlink(&mut self, index: u32) {
+        if self.listed {
+            self.unlink_listed(index);
+        }
+    }
+
+    fn unlink_listed(&mut self, index: u32) {
         let Body::Complete { previous, next } = self.slots[index as usize].body else { return };
         if previous == NONE {
             self.complete_first = next;

@@ -157,7 +157,8 @@ impl<L: Lane> Machine<L> {
             let len = L::source_len(&send.source);
             partner.count_sent(len);
             if let Message::Rts { .. } = send.first {
-                if let Body::Sending { announced, .. } = &mut self.requests.slot(send.request).body {
+                if let Body::Sending { announced, .. } = &mut self.requests.slot(send.request).body
+                {
                     *announced = true;
                 }
             } else {
@@ -174,8 +175,7 @@ impl<L: Lane> Machine<L> {
             let Some(lane) = partner.lane.as_mut() else { return Ok(moved) };
             let Some(stream) = partner.streams.front_mut() else { return Ok(moved) };
             while stream.next < stream.end {
-                let message =
-                    Message::Data { recv_id: stream.recv_id, offset: stream.next as u64 };
+                let message = Message::Data { recv_id: stream.recv_id, offset: stream.next as u64 };
                 let len = fragment_bytes(stream.next, stream.end - stream.next);
                 if !lane.push(&message.emit(), Some((&stream.source, stream.next, len)))? {
                     return Ok(moved);

@@ -236,8 +236,7 @@ fn queues_of_context_ids_do_not_pile_up() {
     let context = ContextBits::new(16, 0).expect("a valid field");
     let mut matcher: Matcher<u32, u32> = Matcher::new(context);
     let key = |id| Key { match_info: id, source: 0, space: Space::Tagged };
-    let pattern =
-        |id| Pattern { value: id, mask: u64::MAX, source: None, space: Space::Tagged };
+    let pattern = |id| Pattern { value: id, mask: u64::MAX, source: None, space: Space::Tagged };
     for id in 1..=500 {
         matcher.push_unexpected(key(id), 1);
     }

@@ -2,9 +2,9 @@
 //! The reading end of a ring.
 
 use super::PeerFault;
-use crate::cell::Cell;
 #[cfg(not(loom))]
 use crate::buffer::Sink;
+use crate::cell::Cell;
 #[cfg(not(loom))]
 use crate::layout::AREA_OFFSET;
 use crate::layout::{
@@ -82,8 +82,7 @@ impl Consumer {
     pub fn has_cell(&self) -> bool {
         let base = WORD_CELLS + (self.consumed as usize % CELL_COUNT) * CELL_WORDS;
         // ORDERING: relaxed; `peek` loads it again, with acquire.
-        self.incoming.load(base, Ordering::Relaxed) as u32
-            == (self.consumed as u32).wrapping_add(1)
+        self.incoming.load(base, Ordering::Relaxed) as u32 == (self.consumed as u32).wrapping_add(1)
     }
 
     /// The next cell, copied into private memory; `None` while there is none.
@@ -137,8 +136,7 @@ impl Consumer {
             // after the check in `payload`); `to` is writable for `len` (checked by `range`);
             // user memory is not inside the peer's file.
             unsafe {
-                let from =
-                    self.incoming.region().base().as_ptr().add(AREA_OFFSET + payload.offset);
+                let from = self.incoming.region().base().as_ptr().add(AREA_OFFSET + payload.offset);
                 crate::copy::out_of_peer(from, to, len);
             }
         }

@@ -5,12 +5,12 @@ use super::PeerFault;
 use super::area::Area;
 use crate::buffer::Source;
 use crate::cell::Cell;
+#[cfg(not(loom))]
+use crate::layout::AREA_OFFSET;
 use crate::layout::{
     CELL_COUNT, CELL_WORDS, INLINE_BYTES, WORD_CELLS, WORD_CLOSING, WORD_CONSUMED,
     WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES, WORD_WINDOW,
 };
-#[cfg(not(loom))]
-use crate::layout::AREA_OFFSET;
 use crate::sync::Ordering;
 use crate::words::Words;
 

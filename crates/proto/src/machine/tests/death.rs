@@ -186,8 +186,7 @@ fn a_receive_for_anybody_fails_when_the_last_peer_died_and_not_before() {
     for misbehaved in [false, true] {
         let mut w = World::new(3, Limits::default());
         let receive = w.receive(B, anything(), SMALL);
-        let code =
-            if misbehaved { StatusCode::PeerMisbehaved } else { StatusCode::PeerDied };
+        let code = if misbehaved { StatusCode::PeerMisbehaved } else { StatusCode::PeerDied };
         let [a, c] = [w.peer(B, A), w.peer(B, C)];
         w.machines[B].peer_failed(a, code, "first");
         assert!(w.is_open(B, receive.request));
@@ -257,10 +256,7 @@ fn what_was_sent_before_a_close_arrives() {
         let from_a = w.from(B, A, anything());
         let refused = w.machines[B].irecv(Sink::new(1), &from_a);
         assert_eq!(refused, Err(Refusal::PeerGone(StatusCode::PeerClosed)));
-        assert_eq!(
-            w.machines[B].iprobe(&from_a),
-            Err(Refusal::PeerGone(StatusCode::PeerClosed))
-        );
+        assert_eq!(w.machines[B].iprobe(&from_a), Err(Refusal::PeerGone(StatusCode::PeerClosed)));
     }
 }
 

@@ -294,10 +294,7 @@ fn a_liar_found_out_while_we_send_fails_only_what_concerns_it() {
     s.tap.lie_to(s.end);
     let refused = s.w.try_send(B, A, 8, crate::Envelope::default());
     let queued = refused.map(|message| message.sent);
-    assert!(
-        matches!(queued, Err(Refusal::PeerGone(StatusCode::PeerMisbehaved))),
-        "{queued:?}"
-    );
+    assert!(matches!(queued, Err(Refusal::PeerGone(StatusCode::PeerMisbehaved))), "{queued:?}");
     assert!(s.is_found_out());
     assert_eq!(s.w.test(B, large.request()).unwrap().code, StatusCode::PeerMisbehaved);
     assert!(s.w.is_open(B, to_c.request()));

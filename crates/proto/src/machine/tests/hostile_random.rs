@@ -36,8 +36,11 @@ fn frame() -> impl Strategy<Value = Frame> {
     let first = prop_oneof![word.clone(), halves.clone()];
     let second = prop_oneof![word.clone(), halves];
     let kind = prop_oneof![10 => 1_u8..6, 1 => 0_u8..9];
-    (kind, 0_u8..2, first, second, word)
-        .prop_map(|(kind, flags, a, b, c)| Frame { kind, flags, words: [a, b, c] })
+    (kind, 0_u8..2, first, second, word).prop_map(|(kind, flags, a, b, c)| Frame {
+        kind,
+        flags,
+        words: [a, b, c],
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {

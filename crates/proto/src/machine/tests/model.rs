@@ -19,10 +19,10 @@
 use proptest::prelude::*;
 
 use super::world::{LARGE, Message, Receive, World, check_contents, tag};
+use crate::Space;
 use crate::limits::EAGER_BYTES_MAX;
 use crate::machine::{Claim, Envelope, MultiEvent, RequestId, Selector, Sent, Status, StatusCode};
 use crate::testing::{Limits, Sink};
-use crate::Space;
 
 const LENGTHS: [usize; 6] = [0, 1, 40, 1500, 12_000, LARGE];
 
@@ -79,8 +79,12 @@ struct Known {
 fn wants(endpoints: usize) -> impl Strategy<Value = Wants> {
     let mask = prop_oneof![3 => Just(u64::MAX), 2 => Just(0), 2 => 0_u64..4];
     let from = proptest::option::weighted(0.3, 0..endpoints);
-    (0_u64..4, mask, from, space())
-        .prop_map(|(info, mask, from, space)| Wants { info, mask, from, space })
+    (0_u64..4, mask, from, space()).prop_map(|(info, mask, from, space)| Wants {
+        info,
+        mask,
+        from,
+        space,
+    })
 }
 
 fn space() -> impl Strategy<Value = Space> {
@@ -104,8 +108,11 @@ fn send(endpoints: usize) -> impl Strategy<Value = Call> {
 }
 
 fn receive(endpoints: usize) -> impl Strategy<Value = Call> {
-    (0..endpoints, wants(endpoints), length())
-        .prop_map(|(at, wants, room)| Call::Receive { at, wants, room })
+    (0..endpoints, wants(endpoints), length()).prop_map(|(at, wants, room)| Call::Receive {
+        at,
+        wants,
+        room,
+    })
 }
 
 fn call() -> impl Strategy<Value = Call> {
@@ -199,7 +206,10 @@ impl Lockstep {
                 if let Some((at, claim, known)) = pick(&mut self.claims, which) {
                     w.machines[at].discard(claim);
                     w.drive();
-                    w.expect_sent(&known.message, if known.is_told { 0 } else { known.message.len });
+                    w.expect_sent(
+                        &known.message,
+                        if known.is_told { 0 } else { known.message.len },
+                    );
                 }
             }
             Call::Cancel { which } => self.cancel(w, which),
@@ -256,7 +266,14 @@ impl Lockstep {
         buffer.size - buffer.used >= buffer.min_free.max(1)
     }
 
-    fn post_buffer(&mut self, w: &mut World, at: usize, wants: Wants, size: usize, min_free: usize) {
+    fn post_buffer(
+        &mut self,
+        w: &mut World,
+        at: usize,
+        wants: Wants,
+        size: usize,
+        min_free: usize,
+    ) {
         let sink = Sink::new(size);
         let selector = wants.selector(w, at);
         let request = w.machines[at].post_multi(sink, min_free, &selector).expect("a buffer");
@@ -289,8 +306,9 @@ impl Lockstep {
         }
         let (at, victim) = plain[which % plain.len()];
         assert_eq!(w.machines[at].cancel(victim.request), Ok(true));
-        self.posted[at]
-            .retain(|(_, posted)| !matches!(posted, Posted::Plain(r) if r.request == victim.request));
+        self.posted[at].retain(
+            |(_, posted)| !matches!(posted, Posted::Plain(r) if r.request == victim.request),
+        );
     }
 
     /// Everything that is still open is where the model has it.
@@ -528,8 +546,8 @@ fn the_model_would_notice_a_message_that_overtakes() {
         assert_eq!((status.code, u64::from(status.immediate)), (StatusCode::Success, first.number));
         status.immediate = second.number as u32;
     }
-    let known = [first, second]
-        .map(|message| Known { message, space: Space::Tagged, is_told: false });
+    let known =
+        [first, second].map(|message| Known { message, space: Space::Tagged, is_told: false });
     let wants = Wants { info: 1, mask: u64::MAX, from: None, space: Space::Tagged };
     let postings = [Posting { wants, receive, status }];
     assert!(matches!(known[0].message.sent, Sent::Done));

@@ -255,8 +255,7 @@ impl World {
     /// The status says exactly what became of this message in a receive with `room`.
     pub fn check_status(&self, at: usize, status: &Status, message: &Message, room: usize) {
         assert_eq!(u64::from(status.immediate), message.number, "another message");
-        let code =
-            if room < message.len { StatusCode::Truncated } else { StatusCode::Success };
+        let code = if room < message.len { StatusCode::Truncated } else { StatusCode::Success };
         assert_eq!(status.code, code);
         assert_eq!(status.source, self.peer(at, message.from));
         assert_eq!(status.match_info, message.match_info);
@@ -268,11 +267,8 @@ impl World {
     pub fn expect_sent(&mut self, message: &Message, transferred: usize) {
         let Sent::Pending(request) = message.sent else { return };
         let status = self.test(message.from, request).expect("a complete send");
-        let code = if transferred < message.len {
-            StatusCode::Truncated
-        } else {
-            StatusCode::Success
-        };
+        let code =
+            if transferred < message.len { StatusCode::Truncated } else { StatusCode::Success };
         assert_eq!((status.code, status.transferred_bytes), (code, transferred as u64));
         assert_eq!(status.message_bytes, message.len as u64);
     }

@@ -40,9 +40,8 @@ fn channel_file(direction: u32) -> (OwnedFd, OwnedFd) {
 
 fn end(file: OwnedFd, view: OwnedFd) -> End {
     let kept = file.try_clone().unwrap();
-    let map = |fd, access| {
-        Words::new(Arc::new(Region::map(fd, CHANNEL_FILE_BYTES, access).unwrap()))
-    };
+    let map =
+        |fd, access| Words::new(Arc::new(Region::map(fd, CHANNEL_FILE_BYTES, access).unwrap()));
     let own = map(file, Access::ReadWrite);
     let peer = map(view, Access::ReadOnly);
     End {

@@ -109,8 +109,5 @@ fn a_file_that_could_shrink_or_is_too_small_is_refused() {
     let file = make();
     rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::SHRINK).unwrap();
     let short = Region::map(file, 8192, Access::ReadWrite);
-    assert!(matches!(
-        short,
-        Err(RegionError::TooSmall { file_bytes: 4096, needed_bytes: 8192 })
-    ));
+    assert!(matches!(short, Err(RegionError::TooSmall { file_bytes: 4096, needed_bytes: 8192 })));
 }
