@@ -274,7 +274,13 @@ impl Core {
     fn already_connected(&mut self, ticket: u32, channel: u64) {
         let Some(pending) = self.peers.pending.remove(&ticket) else { return };
         match self.peers.live_peer(|info| info.channel == channel) {
-            Some(peer) => self.machine.finish_connect(pending.request, Ok(peer)),
+            Some(peer) => match self.peers.info(peer).map(|info| info.road) {
+                Some(road) if pending.road.is_some_and(|wanted| wanted != road) => {
+                    let what = format!("connected by the {road} road already; disconnect first");
+                    self.fail_connect(pending.request, IslandError::Busy { what });
+                }
+                _ => self.machine.finish_connect(pending.request, Ok(peer)),
+            },
             None => {
                 // The channel ended on our side and the backend has not heard of it: once more.
                 self.peers.island.disconnect(channel);

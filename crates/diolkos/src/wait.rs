@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use diolkos_proto::{Claim, MultiEvent, RequestId, Selector, Status};
 use diolkos_shm::Sink;
+use diolkos_shm::barrier::Barrier;
 use rustix::event::epoll;
 use rustix::io::Errno;
 
@@ -39,6 +40,9 @@ const IDLE_POLLS_PER_CHECK: u32 = 32;
 const SLOW_CHECK_NS: u64 = 1_000_000;
 /// After this long asleep, idle bulk memory is given back.
 const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+/// A sleeper that may not use `membarrier` cannot fence a peer that may: a ring could be missed, so it
+/// looks by itself this often.
+const LOST_RING_CHECK: Duration = Duration::from_millis(5);
 /// A sleeper without a backend looks for a new one this often.
 const BACKEND_CHECK: Duration = Duration::from_millis(200);
 /// Polls with work between two publications of the counters under load.
@@ -51,6 +55,27 @@ enum Spun<T> {
     Found(T),
     Deadline,
     Spent,
+}
+
+/// Ends a wait for a message from anybody when the last one who could send it has died.
+struct DeathWatch {
+    for_anybody: bool,
+    seen: Option<u64>,
+}
+
+impl DeathWatch {
+    fn new(selector: &Selector) -> Self {
+        Self { for_anybody: selector.source.is_none(), seen: None }
+    }
+
+    /// Called when there is no message: whether there is any sense in waiting on.
+    fn look<T>(&mut self, core: &Core) -> Result<Option<T>, Error> {
+        let (deaths, code) = core.machine.last_deaths();
+        if self.for_anybody && *self.seen.get_or_insert(deaths) != deaths {
+            return Err(Error::PeerGone(code));
+        }
+        Ok(None)
+    }
 }
 
 /// What became of a receive that was posted and polled for.
@@ -129,25 +154,34 @@ impl Endpoint {
     /// Waits for a message without a receive, and leaves it.
     ///
     /// # Errors
-    /// As [`Endpoint::wait`].
+    /// As [`Endpoint::wait`]; [`Error::PeerGone`] when the last live peer died meanwhile and the
+    /// selector names no source, as for a posted receive.
     pub fn probe(
         &self,
         selector: &Selector,
         deadline: Option<Instant>,
     ) -> Result<Option<Status>, Error> {
-        self.wait_until(deadline, |core| Ok(core.machine.iprobe(selector)?))
+        let mut guard = DeathWatch::new(selector);
+        self.wait_until(deadline, |core| match core.machine.iprobe(selector)? {
+            None => guard.look(core),
+            found => Ok(found),
+        })
     }
 
     /// Waits for a message without a receive, and claims it.
     ///
     /// # Errors
-    /// As [`Endpoint::wait`].
+    /// As [`Endpoint::probe`].
     pub fn mprobe(
         &self,
         selector: &Selector,
         deadline: Option<Instant>,
     ) -> Result<Option<(Claim, Status)>, Error> {
-        self.wait_until(deadline, |core| Ok(core.machine.improbe(selector)?))
+        let mut guard = DeathWatch::new(selector);
+        self.wait_until(deadline, |core| match core.machine.improbe(selector)? {
+            None => guard.look(core),
+            found => Ok(found),
+        })
     }
 
     /// Waits for the next event of a multi-receive buffer.
@@ -357,10 +391,13 @@ impl Endpoint {
         deadline: Option<Instant>,
     ) -> Result<Vec<epoll::Event>, Error> {
         let mut reclaimed = false;
+        let since = Instant::now();
+        let may_miss = Barrier::of_this_process() == Barrier::Symmetric;
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let lost = core.peers.island.descriptor().is_none() && core.peers.has_backend();
             let chores = match (lost, reclaimed) {
+                _ if may_miss => Some(LOST_RING_CHECK),
                 (true, _) => Some(BACKEND_CHECK),
                 (false, false) => Some(RECLAIM_AFTER),
                 (false, true) => None,
@@ -384,11 +421,10 @@ impl Endpoint {
             if !events.is_empty() || late || self.is_closed() {
                 return Ok(events);
             }
-            if lost {
-                if core.take_events() {
-                    return Ok(events);
-                }
-            } else {
+            if (lost && core.take_events()) || (may_miss && core.machine.poll_all()) {
+                return Ok(events);
+            }
+            if !reclaimed && since.elapsed() >= RECLAIM_AFTER {
                 core.reclaim();
                 reclaimed = true;
             }
@@ -574,7 +610,7 @@ impl Core {
                 lane.raise_sleep(for_room);
             }
         }
-        diolkos_shm::barrier::Barrier::of_this_process().heavy();
+        Barrier::of_this_process().heavy();
         let came = self.machine.poll_all();
         self.bury();
         came

@@ -94,7 +94,7 @@ pub fn selector(
 #[inline(always)]
 pub fn known(endpoint: &Bound<'_, Endpoint>, peer: &Bound<'_, Peer>) -> PyResult<PeerId> {
     let peer = peer.get();
-    if peer.endpoint.as_ptr() == endpoint.as_ptr() {
+    if peer.belongs_to(endpoint.get()) {
         return Ok(peer.id);
     }
     Err(PyValueError::new_err("this peer belongs to another endpoint; connect to it from this one"))

@@ -40,7 +40,7 @@ impl ClaimedMessage {
 #[pymethods]
 impl ClaimedMessage {
     fn recv(&self, py: Python<'_>) -> PyResult<Message> {
-        transfer::recv_claimed(self.endpoint.bind(py), self.take()?, &self.status)
+        transfer::recv_claimed(self.endpoint.bind(py), self.take()?, &self.status, None)
     }
 
     fn recv_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<Status> {
@@ -89,7 +89,7 @@ impl ClaimedMessage {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let source = Peer::new(self.endpoint.bind(py), self.status.source).describe();
+        let source = self.source(py).describe(py);
         let taken = if self.claim.lock().is_some() { "" } else { " (received)" };
         format!(
             "<diolkos.ClaimedMessage of {} bytes from {source}: match={:#x}{taken}>",

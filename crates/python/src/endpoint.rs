@@ -10,7 +10,8 @@ use diolkos::{ContextBits, Envelope, OpenOptions, PeerId, RequestId};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyWeakrefReference};
 
 use crate::arguments;
 use crate::buffer::Buffer;
@@ -18,12 +19,13 @@ use crate::claim::ClaimedMessage;
 use crate::errors;
 use crate::handler::{self, HandlerCell};
 use crate::lent::Lent;
+use crate::link::Link;
 use crate::lock::Mutex;
 use crate::message::Message;
 use crate::multi::MultiReceive;
 use crate::peer::Peer;
 use crate::request::Request;
-use crate::status::Status;
+use crate::status::{Recycled, Status};
 use crate::transfer;
 
 /// A request that nobody waits for any more, and its memory.
@@ -42,6 +44,11 @@ pub struct Endpoint {
     /// Length of `orphans`, to look at without its lock.
     orphan_count: AtomicUsize,
     handler: Arc<HandlerCell>,
+    /// Tells this endpoint from all others of the process.
+    pub serial: u64,
+    weak: PyOnceLock<Py<PyWeakrefReference>>,
+    /// What `recv_into` gave out last.
+    pub recycled: Recycled,
 }
 
 impl Endpoint {
@@ -51,7 +58,18 @@ impl Endpoint {
             orphans: Mutex::new(Vec::new()),
             orphan_count: AtomicUsize::new(0),
             handler: Arc::default(),
+            serial: Link::next_serial(),
+            weak: PyOnceLock::new(),
+            recycled: Recycled::default(),
         }
+    }
+
+    /// A weak reference to this endpoint; `slf` is the object that it is in.
+    #[inline]
+    pub fn weak(&self, slf: &Bound<'_, Self>) -> Option<Py<PyWeakrefReference>> {
+        let py = slf.py();
+        let new = || PyWeakrefReference::new(slf).map(Bound::unbind);
+        Some(self.weak.get_or_try_init(py, new).ok()?.clone_ref(py))
     }
 
     /// Keeps the memory of a request that nobody waits for, until the core is done with it.
@@ -286,7 +304,7 @@ impl Endpoint {
         source: Option<&Bound<'_, Peer>>,
         untagged: bool,
         timeout: Option<f64>,
-    ) -> PyResult<Status> {
+    ) -> PyResult<Py<Status>> {
         let selector = arguments::selector(slf, r#match, mask, source, untagged)?;
         transfer::recv_into(slf, Buffer::writable(buffer)?, &selector, timeout)
     }

@@ -33,8 +33,10 @@ mod buffer;
 mod claim;
 mod endpoint;
 mod errors;
+mod fastcall;
 mod handler;
 mod lent;
+mod link;
 mod lock;
 mod message;
 mod multi;
@@ -52,6 +54,7 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<endpoint::Endpoint>()?;
+    fastcall::install(&module.py().get_type::<endpoint::Endpoint>())?;
     module.add_class::<peer::Peer>()?;
     module.add_class::<status::Status>()?;
     module.add_class::<request::Request>()?;

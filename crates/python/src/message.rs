@@ -11,13 +11,14 @@ use pyo3::types::PyBytes;
 
 use crate::buffer::Buffer;
 use crate::endpoint::Endpoint;
+use crate::link::Link;
 use crate::peer::Peer;
 use crate::status::Status;
 
 /// A message that belongs to the program: a writable buffer that knows where it came from.
 #[pyclass(frozen, module = "diolkos")]
 pub struct Message {
-    endpoint: Py<Endpoint>,
+    link: Link,
     status: diolkos::Status,
     /// Address and length of memory allocated as a `Vec`, which this object owns. Kept apart
     /// because views of Python may write to it while we hold `&self`.
@@ -35,9 +36,13 @@ unsafe impl Sync for Message {}
 impl Message {
     /// A message out of its memory.
     pub fn new(endpoint: &Bound<'_, Endpoint>, status: diolkos::Status, data: Vec<u8>) -> Self {
+        Self::linked(Link::to(endpoint), status, data)
+    }
+
+    fn linked(link: Link, status: diolkos::Status, data: Vec<u8>) -> Self {
         let mut data = std::mem::ManuallyDrop::new(data);
         Self {
-            endpoint: endpoint.clone().unbind(),
+            link,
             status,
             base: data.as_mut_ptr(),
             len_bytes: data.len(),
@@ -58,12 +63,12 @@ impl Drop for Message {
 impl Message {
     #[getter]
     fn status(&self, py: Python<'_>) -> Status {
-        Status::new(self.endpoint.bind(py), self.status)
+        Status::linked(self.link.clone_ref(py), self.status)
     }
 
     #[getter]
     fn source(&self, py: Python<'_>) -> Peer {
-        Peer::new(self.endpoint.bind(py), self.status.source)
+        Peer::linked(self.link.clone_ref(py), self.status.source)
     }
 
     #[getter]
@@ -94,7 +99,7 @@ impl Message {
         if copied < self.len_bytes {
             status.code = StatusCode::Truncated;
         }
-        Ok(Status::new(self.endpoint.bind(py), status))
+        Ok(Status::linked(self.link.clone_ref(py), status))
     }
 
     /// A message of what a receive left in `buffer`.
@@ -104,9 +109,10 @@ impl Message {
         let buffer = Buffer::readable(buffer)?;
         let mut data = buffer.source().to_vec();
         buffer.release(py);
-        let Status { endpoint, status } = status.get();
+        let link = status.get().link().clone_ref(py);
+        let status = status.get().values();
         data.truncate(usize::try_from(status.transferred_bytes).unwrap_or(usize::MAX));
-        Ok(Self::new(endpoint.bind(py), *status, data))
+        Ok(Self::linked(link, status, data))
     }
 
     fn __len__(&self) -> usize {
@@ -131,7 +137,7 @@ impl Message {
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {
-        let source = Peer::new(self.endpoint.bind(py), self.status.source).describe();
+        let source = self.source(py).describe(py);
         format!(
             "<diolkos.Message of {} bytes from {source}: match={:#x}>",
             self.len_bytes, self.status.match_info

@@ -10,11 +10,12 @@ use pyo3::prelude::*;
 
 use crate::endpoint::Endpoint;
 use crate::errors;
+use crate::link::Link;
 
 /// A peer of one endpoint.
 #[pyclass(frozen, module = "diolkos")]
 pub struct Peer {
-    pub endpoint: Py<Endpoint>,
+    link: Link,
     pub id: PeerId,
     /// Who it is, once somebody asked: it does not change, and outlives the endpoint.
     info: OnceLock<PeerInfo>,
@@ -24,7 +25,13 @@ impl Peer {
     /// The peer as Python sees it.
     #[inline]
     pub fn new(endpoint: &Bound<'_, Endpoint>, id: PeerId) -> Self {
-        Self { endpoint: endpoint.clone().unbind(), id, info: OnceLock::new() }
+        Self::linked(Link::to(endpoint), id)
+    }
+
+    /// As `new`, for things that only have a link to their endpoint.
+    #[inline]
+    pub fn linked(link: Link, id: PeerId) -> Self {
+        Self { link, id, info: OnceLock::new() }
     }
 
     /// As `new`, remembering who it is at once.
@@ -35,6 +42,12 @@ impl Peer {
         peer
     }
 
+    /// Whether this is a peer of that endpoint.
+    #[inline(always)]
+    pub fn belongs_to(&self, endpoint: &Endpoint) -> bool {
+        self.link.serial() == endpoint.serial
+    }
+
     fn is_self(&self) -> bool {
         self.id == PeerId::SELF
     }
@@ -43,7 +56,7 @@ impl Peer {
         if let Some(info) = self.info.get() {
             return Ok(info);
         }
-        match self.endpoint.get().core.peer_info(self.id) {
+        match self.link.endpoint(py)?.get().core.peer_info(self.id) {
             Ok(Some(info)) => Ok(self.info.get_or_init(|| info)),
             Ok(None) => Err(errors::from_core(py, diolkos::Error::NotConnected)),
             Err(error) => Err(errors::from_core(py, error)),
@@ -51,13 +64,13 @@ impl Peer {
     }
 
     /// Its name and number, as far as they are known.
-    pub fn describe(&self) -> String {
+    pub fn describe(&self, py: Python<'_>) -> String {
         if self.is_self() {
             return "itself".into();
         }
-        match self.info.get() {
-            Some(info) => format!("{} (endpoint {})", info.name, info.number),
-            None => errors::describe_peer(self.endpoint.get(), self.id),
+        match self.info(py) {
+            Ok(info) => format!("{} (endpoint {})", info.name, info.number),
+            Err(_) => "a peer".into(),
         }
     }
 }
@@ -67,17 +80,17 @@ impl Peer {
     #[getter]
     fn number(&self, py: Python<'_>) -> PyResult<u32> {
         if self.is_self() {
-            return Ok(self.endpoint.get().core.identity().number);
+            return Ok(self.link.endpoint(py)?.get().core.identity().number);
         }
         Ok(self.info(py)?.number)
     }
 
     #[getter]
-    fn name(&self, py: Python<'_>) -> PyResult<&str> {
+    fn name(&self, py: Python<'_>) -> PyResult<String> {
         if self.is_self() {
-            return Ok(&self.endpoint.get().core.identity().name);
+            return Ok(self.link.endpoint(py)?.get().core.identity().name.clone());
         }
-        Ok(&self.info(py)?.name)
+        Ok(self.info(py)?.name.clone())
     }
 
     #[getter]
@@ -97,8 +110,9 @@ impl Peer {
     }
 
     #[getter]
-    fn is_connected(&self) -> bool {
-        let core = &self.endpoint.get().core;
+    fn is_connected(&self, py: Python<'_>) -> bool {
+        let Some(endpoint) = self.link.upgrade(py) else { return false };
+        let core = &endpoint.get().core;
         if self.is_self() {
             return !core.is_closed() && !core.is_forked();
         }
@@ -107,7 +121,7 @@ impl Peer {
 
     fn __hash__(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.endpoint.as_ptr() as usize, self.id).hash(&mut hasher);
+        (self.link.serial(), self.id).hash(&mut hasher);
         hasher.finish()
     }
 
@@ -115,7 +129,7 @@ impl Peer {
         let py = other.py();
         let Ok(other) = other.cast::<Self>() else { return Ok(py.NotImplemented()) };
         let other = other.get();
-        let same = self.id == other.id && self.endpoint.as_ptr() == other.endpoint.as_ptr();
+        let same = self.id == other.id && self.link.serial() == other.link.serial();
         match op {
             CompareOp::Eq => Ok(same.into_pyobject(py)?.to_owned().into_any().unbind()),
             CompareOp::Ne => Ok((!same).into_pyobject(py)?.to_owned().into_any().unbind()),
@@ -123,7 +137,7 @@ impl Peer {
         }
     }
 
-    fn __repr__(&self) -> String {
-        format!("<diolkos.Peer {}>", self.describe())
+    fn __repr__(&self, py: Python<'_>) -> String {
+        format!("<diolkos.Peer {}>", self.describe(py))
     }
 }

@@ -210,7 +210,7 @@ pub fn try_recv_into(
     match this.core.test(request).map_err(raise)? {
         Some(status) => {
             buffer.release(py);
-            Ok(Some(Py::new(py, finished(endpoint, status)?)?.into_any()))
+            Ok(Some(finished(endpoint, status)?.into_any()))
         }
         None => {
             let request = Request::receiving(endpoint, request, Lent::Buffer(buffer));
@@ -255,7 +255,7 @@ pub fn recv_into(
     buffer: Buffer,
     selector: &Selector,
     timeout_s: Option<f64>,
-) -> PyResult<Status> {
+) -> PyResult<Py<Status>> {
     let (py, this) = (endpoint.py(), endpoint.get());
     let deadline = arguments::deadline(timeout_s)?;
     this.reap();
@@ -277,7 +277,7 @@ fn finish_receive(
     buffer: Buffer,
     request: RequestId,
     deadline: Option<Instant>,
-) -> PyResult<Status> {
+) -> PyResult<Py<Status>> {
     let (py, this) = (endpoint.py(), endpoint.get());
     match waiting::in_slices(py, deadline, |until| this.core.wait(request, Some(until))) {
         Ok(Some(status)) => {
@@ -296,9 +296,10 @@ fn finish_receive(
 }
 
 #[inline(always)]
-fn finished(endpoint: &Bound<'_, Endpoint>, status: diolkos::Status) -> PyResult<Status> {
-    match errors::failure(endpoint.py(), endpoint.get(), &status) {
-        None => Ok(Status::new(endpoint, status)),
+fn finished(endpoint: &Bound<'_, Endpoint>, status: diolkos::Status) -> PyResult<Py<Status>> {
+    let this = endpoint.get();
+    match errors::failure(endpoint.py(), this, &status) {
+        None => this.recycled.status(endpoint, status),
         Some(error) => Err(error),
     }
 }
@@ -336,7 +337,7 @@ pub fn recv(
     deadline: Option<Instant>,
 ) -> PyResult<Message> {
     let (claim, status) = claim(endpoint, selector, deadline)?;
-    recv_claimed(endpoint, claim, &status)
+    recv_claimed(endpoint, claim, &status, deadline)
 }
 
 /// Waits for a message and claims it.
@@ -381,9 +382,10 @@ pub fn recv_claimed(
     endpoint: &Bound<'_, Endpoint>,
     claim: Claim,
     status: &diolkos::Status,
+    deadline: Option<Instant>,
 ) -> PyResult<Message> {
     let (claim, lent) = owned_for(endpoint, claim, status)?;
-    let (status, lent) = fill_claimed(endpoint, claim, status, lent)?;
+    let (status, lent) = fill_claimed(endpoint, claim, status, lent, deadline)?;
     // SAFETY: it has completed.
     Ok(unsafe { message(endpoint, lent, status) })
 }
@@ -421,7 +423,7 @@ pub fn recv_claimed_into(
     status: &diolkos::Status,
     buffer: Buffer,
 ) -> PyResult<Status> {
-    let (status, lent) = fill_claimed(endpoint, claim, status, Lent::Buffer(buffer))?;
+    let (status, lent) = fill_claimed(endpoint, claim, status, Lent::Buffer(buffer), None)?;
     drop(lent);
     Ok(Status::new(endpoint, status))
 }
@@ -448,15 +450,17 @@ pub fn begin_claimed(
     })
 }
 
+/// Receives a claimed message. Without a deadline it may take as long as the sender lives.
 fn fill_claimed(
     endpoint: &Bound<'_, Endpoint>,
     claim: Claim,
     status: &diolkos::Status,
     mut lent: Lent,
+    deadline: Option<Instant>,
 ) -> PyResult<(diolkos::Status, Lent)> {
     let (py, this) = (endpoint.py(), endpoint.get());
     let request = begin_claimed(endpoint, claim, status, lent.sink())?;
-    let deadline = Some(Instant::now() + GRACE);
+    let deadline = deadline.map(|at| at.max(Instant::now()) + GRACE);
     match waiting::complete(py, &this.core, request, deadline) {
         Ok(Some(status)) => match errors::failure(py, this, &status) {
             None => Ok((status, lent)),

@@ -230,13 +230,13 @@ class Endpoint:
         timeout: float | None = None,
     ) -> Status:
         """Receives a message into a buffer."""
-        if self._watch.idle and not self._kept:
+        selector = (match, mask, source, untagged)
+        if not self._kept and (self._watch.idle or not self._watch.must_queue(selector)):
             got = self._core.try_recv_into(buffer, match, mask, source, untagged)
             if type(got) is Status:
                 return got
             if got is not None:
                 return await limited(self._transfer(got, buffer), timeout)
-        selector = (match, mask, source, untagged)
         return await limited(self._recv_into(buffer, selector), timeout)
 
     async def recv(
@@ -249,13 +249,14 @@ class Endpoint:
         timeout: float | None = None,
     ) -> Message:
         """Receives a message into memory of its own size."""
-        if self._watch.idle and not self._kept:
+        selector = (match, mask, source, untagged)
+        if not self._kept and (self._watch.idle or not self._watch.must_queue(selector)):
             got = self._core.try_recv(match, mask, source, untagged)
             if type(got) is Message:
                 return got
             if got is not None:
                 return await limited(self._transfer_owned(got), timeout)
-        return await limited(self._recv((match, mask, source, untagged)), timeout)
+        return await limited(self._recv(selector), timeout)
 
     async def recv_object(
         self,

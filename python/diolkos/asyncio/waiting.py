@@ -64,10 +64,10 @@ class Watch:
 
     def must_queue(self, selector: Selector) -> bool:
         """Whether a task that came earlier may want the same message."""
-        return any(
-            waiter.selector is not None and overlap(waiter.selector, selector)
-            for waiter in self._waiters
-        )
+        for waiter in self._waiters:
+            if waiter.selector is not None and overlap(waiter.selector, selector):
+                return True
+        return False
 
     async def event(self, ready: Callable[[], bool], selector: Selector | None = None) -> None:
         """Waits until `ready` holds and whoever came earlier has had a turn."""
@@ -142,29 +142,32 @@ class Watch:
 
 def overlap(one: Selector, other: Selector) -> bool:
     """Whether a message can fit both."""
-    if one[3] != other[3]:
+    match, mask, source, untagged = one
+    other_match, other_mask, other_source, other_untagged = other
+    if match is not None and other_match is not None:
+        # By far the most usual case first: two different numbers and no mask.
+        if mask is None and other_mask is None:
+            if match != other_match:
+                return False
+        elif (match ^ other_match) & _bits(mask) & _bits(other_mask):
+            return False
+    if untagged != other_untagged:
         return False
-    if one[2] is not None and other[2] is not None and one[2] != other[2]:
-        return False
-    (value, mask), (other_value, other_mask) = _bits(one), _bits(other)
-    return (value ^ other_value) & mask & other_mask == 0
+    return source is None or other_source is None or source == other_source
 
 
 def fits(selector: Selector, message: Message) -> bool:
     """Whether a message is what is looked for."""
-    value, mask = _bits(selector)
-    _, _, source, untagged = selector
+    match, mask, source, untagged = selector
+    if match is not None and (match ^ message.match) & _bits(mask):
+        return False
     if source is not None and source != message.source:
         return False
-    return message.match & mask == value and message.status.untagged == untagged
+    return message.status.untagged == untagged
 
 
-def _bits(selector: Selector) -> tuple[int, int]:
-    """Match info and mask with the defaults filled in."""
-    match, mask, _, _ = selector
-    if match is None:
-        return 0, 0
-    return match, _ALL_BITS if mask is None else mask
+def _bits(mask: int | None) -> int:
+    return _ALL_BITS if mask is None else mask
 
 
 async def limited(work: Awaitable[_T], timeout: float | None) -> _T:

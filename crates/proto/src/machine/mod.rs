@@ -251,6 +251,8 @@ pub struct Machine<L: Lane> {
     /// The partner whose turn it is among the others.
     cursor: u16,
     live_partners: usize,
+    /// How often the last live peer died, and how it last did.
+    last_deaths: (u64, StatusCode),
     handler_installed: bool,
     pending_handler: Option<Pending>,
     /// Peers that failed and that nobody has been told of yet.
@@ -269,6 +271,7 @@ impl<L: Lane> Machine<L> {
             hot: [0, 0],
             cursor: 0,
             live_partners: 0,
+            last_deaths: (0, StatusCode::Success),
             handler_installed: false,
             pending_handler: None,
             departed: Vec::new(),
@@ -310,6 +313,13 @@ impl<L: Lane> Machine<L> {
     #[inline]
     pub fn is_complete(&self, id: RequestId) -> Result<bool, Refusal> {
         self.requests.is_complete(id)
+    }
+
+    /// How often the last live peer died (or misbehaved), and how it last did. Rule 5 for those who
+    /// wait without a posted receive: they look whether the count has changed.
+    #[must_use]
+    pub fn last_deaths(&self) -> (u64, StatusCode) {
+        self.last_deaths
     }
 
     /// The oldest complete request whose match info fits; freed. MX's `test_any`.

@@ -168,6 +168,11 @@ impl<L: Lane> Machine<L> {
     /// had sent before is taken in first, at once or, while the handler is asked, by later polls.
     pub fn peer_failed(&mut self, peer: PeerId, code: StatusCode, why: &'static str) {
         let Ok(index) = self.partner_index(peer) else { return };
+        // A death is told twice, by the process and by the backend. For a peer that has been parted
+        // from already it is no news, and must not look like work for ever.
+        if self.partners[index].lane.is_none() {
+            return;
+        }
         let leaving = Leaving { code, why, batches_left: LAST_BATCHES_MAX };
         self.partners[index].leaving.get_or_insert(leaving);
         while self.partners[index].lane.is_some() && self.pending_handler.is_none() {
@@ -275,6 +280,10 @@ impl<L: Lane> Machine<L> {
         self.requests.fail_bound(peer, code);
         let last_died = self.live_partners == 0
             && matches!(code, StatusCode::PeerDied | StatusCode::PeerMisbehaved);
+        if last_died {
+            self.last_deaths.0 += 1;
+            self.last_deaths.1 = code;
+        }
         let doomed = self.matcher.remove_posted(|pattern, _| match pattern.source {
             Some(source) => source == peer.to_raw(),
             None => last_died,

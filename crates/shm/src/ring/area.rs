@@ -67,6 +67,7 @@ impl Area {
     }
 
     /// Where a payload of this length would go now, if there is room.
+    #[cfg(not(loom))]
     #[inline]
     pub fn next_place(&mut self, len_bytes: usize) -> Option<usize> {
         let (ring, start, window, room) = self.part(len_bytes);
@@ -78,13 +79,10 @@ impl Area {
     /// much of it the payload takes with its gap.
     #[inline(always)]
     fn part(&mut self, len_bytes: usize) -> (&mut ByteRing, usize, u64, u64) {
-        let len = len_bytes as u64;
+        let room = room_bytes(len_bytes);
         if len_bytes <= SMALL_PAYLOAD_MAX {
-            let room = len.next_multiple_of(64) + SMALL_GAP;
             (&mut self.small, 0, SMALL_BYTES as u64, room)
         } else {
-            let gap = if len <= GAP_PAYLOAD_MAX { PAGE } else { 0 };
-            let room = len.next_multiple_of(PAGE) + gap;
             (&mut self.bulk, SMALL_BYTES, self.window, room)
         }
     }
@@ -142,6 +140,18 @@ impl Area {
     #[cfg(not(loom))]
     pub fn window(&self) -> u64 {
         self.window
+    }
+}
+
+/// How much of its part of the area a payload takes, with its gap.
+#[inline(always)]
+pub fn room_bytes(len_bytes: usize) -> u64 {
+    let len = len_bytes as u64;
+    if len_bytes <= SMALL_PAYLOAD_MAX {
+        len.next_multiple_of(64) + SMALL_GAP
+    } else {
+        let gap = if len <= GAP_PAYLOAD_MAX { PAGE } else { 0 };
+        len.next_multiple_of(PAGE) + gap
     }
 }
 

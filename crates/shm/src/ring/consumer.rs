@@ -2,6 +2,7 @@
 //! The reading end of a ring.
 
 use super::PeerFault;
+use super::area::room_bytes;
 #[cfg(not(loom))]
 use crate::buffer::Sink;
 use crate::cell::Cell;
@@ -16,7 +17,7 @@ use crate::words::Words;
 
 /// Cells consumed before the producer is told in the middle of a burst.
 const TELL_CELLS: u64 = CELL_COUNT.div_ceil(8) as u64;
-/// Payload bytes consumed before the producer is told in the middle of a burst: a fraction of the
+/// Room in the area consumed before the producer is told in the middle of a burst: a fraction of the
 /// smallest window, so that a producer never waits for a report that is being held back.
 const TELL_BYTES: u64 = 64 << 10;
 
@@ -49,7 +50,7 @@ pub struct Consumer {
     consumed: u64,
     /// What the peer has been told; `told <= consumed`.
     told: u64,
-    /// Payload bytes consumed since the peer was told.
+    /// Room in the area consumed since the peer was told, in bytes.
     untold_bytes: u64,
     /// Whether the peer was told of anything since the last `tell`.
     news: bool,
@@ -164,7 +165,9 @@ impl Consumer {
         let ahead = (self.consumed as usize + CELLS_AHEAD) % CELL_COUNT;
         self.incoming.line(WORD_CELLS + ahead * CELL_WORDS).warm();
         self.consumed += 1;
-        self.untold_bytes += payload_bytes as u64;
+        if payload_bytes > 0 {
+            self.untold_bytes += room_bytes(payload_bytes);
+        }
         if self.consumed - self.told >= TELL_CELLS || self.untold_bytes >= TELL_BYTES {
             self.report();
         }

@@ -92,6 +92,7 @@ impl Producer {
         let place = self.allocate(len_bytes)?;
         self.copy_in(source, offset, place, len_bytes);
         self.publish(&cell.with_area(place, len_bytes));
+        #[cfg(not(loom))]
         if source.len_bytes() <= WARM_BYTES_MAX {
             self.warm_next(len_bytes);
         }
@@ -107,10 +108,6 @@ impl Producer {
             crate::copy::warm_for_writing(start, len_bytes);
         }
     }
-
-    /// Under loom there is no area.
-    #[cfg(loom)]
-    fn warm_next(&mut self, _: usize) {}
 
     /// Publishes a cell with `len_bytes` of payload that `fill` writes in place: given the first
     /// byte of `len_bytes` writable bytes. For relays, which copy from another file.

@@ -197,6 +197,20 @@ fn a_receive_for_anybody_fails_when_the_last_peer_died_and_not_before() {
 }
 
 #[test]
+fn a_death_that_is_told_twice_keeps_nobody_awake() {
+    let mut w = World::pair();
+    let a = w.peer(B, A);
+    for _ in 0..2 {
+        w.machines[B].peer_failed(a, StatusCode::PeerDied, "killed");
+    }
+    assert!(w.machines[B].take_departed().is_some());
+    assert!(w.machines[B].take_departed().is_none());
+    // What has work never sleeps.
+    assert!(!w.machines[B].poll_all());
+    assert!(!w.machines[B].poll());
+}
+
+#[test]
 fn a_receive_for_anybody_outlives_peers_that_close() {
     let mut w = World::pair();
     let receive = w.receive(B, anything(), SMALL);

@@ -22,9 +22,14 @@ pub struct End {
 
 /// The two ends of a fresh channel.
 pub fn channel() -> (End, End) {
+    channel_with_window(WINDOW_BYTES)
+}
+
+/// The two ends of a fresh channel whose bulk payload rotates over so much.
+pub fn channel_with_window(window_bytes: u64) -> (End, End) {
     let (a_file, a_view) = channel_file(0);
     let (b_file, b_view) = channel_file(1);
-    (end(a_file, b_view), end(b_file, a_view))
+    (end(a_file, b_view, window_bytes), end(b_file, a_view, window_bytes))
 }
 
 fn channel_file(direction: u32) -> (OwnedFd, OwnedFd) {
@@ -38,14 +43,14 @@ fn channel_file(direction: u32) -> (OwnedFd, OwnedFd) {
     (file, view)
 }
 
-fn end(file: OwnedFd, view: OwnedFd) -> End {
+fn end(file: OwnedFd, view: OwnedFd, window_bytes: u64) -> End {
     let kept = file.try_clone().unwrap();
     let map =
         |fd, access| Words::new(Arc::new(Region::map(fd, CHANNEL_FILE_BYTES, access).unwrap()));
     let own = map(file, Access::ReadWrite);
     let peer = map(view, Access::ReadOnly);
     End {
-        producer: Producer::new(own.clone(), peer.clone(), WINDOW_BYTES),
+        producer: Producer::new(own.clone(), peer.clone(), window_bytes),
         consumer: Consumer::new(peer, own.clone()),
         own,
         file: kept,

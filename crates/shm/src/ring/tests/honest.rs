@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Both ends keep the rules: everything arrives once, in order, unchanged.
 
-use super::harness::{Dice, End, channel, pattern, receive, send, take_payload};
+use super::harness::{
+    Dice, End, channel, channel_with_window, pattern, receive, send, take_payload,
+};
 use crate::layout::{CELL_COUNT, SMALL_BYTES};
+use crate::ring::area::{SMALL_PAYLOAD_MAX, WINDOW_BYTES_MIN};
 use crate::{Cell, PushError, Sink, Source};
 
 #[test]
@@ -100,7 +103,7 @@ fn small_payloads_leave_the_bulk_area_alone_and_the_other_way_round() {
     for (number, len) in (0..4000).map(|n| (n, 33 + (n as usize * 37) % 3000)) {
         assert!(send(&mut a, number, len));
         let place = b.consumer.peek().unwrap().body[0] as u32 as usize;
-        assert_eq!(place < SMALL_BYTES, len <= 1024, "{len} bytes at {place:#x}");
+        assert_eq!(place < SMALL_BYTES, len <= SMALL_PAYLOAD_MAX, "{len} bytes at {place:#x}");
         assert!(receive(&mut b, number));
         b.consumer.tell();
     }
@@ -110,18 +113,20 @@ fn small_payloads_leave_the_bulk_area_alone_and_the_other_way_round() {
 fn a_consumer_that_says_nothing_between_bursts_never_stalls_its_producer() {
     // Reports may be held back inside a burst, but not so long that the producer runs dry: here
     // nobody ever calls `tell`.
-    for len in [0, 32, 33, 1000, 1024, 1025, 8 << 10, 24 << 10] {
-        let (mut a, mut b) = channel();
-        let (mut sent, mut received) = (0, 0);
-        while received < 5000 {
-            while sent < 5000 && send(&mut a, sent, len) {
-                sent += 1;
+    for window in [WINDOW_BYTES_MIN, 1 << 20, 4 << 20] {
+        for len in [0, 32, 33, 512, 513, 1025, 4096, 4097, 8 << 10, 16 << 10, 24 << 10] {
+            let (mut a, mut b) = channel_with_window(window);
+            let (mut sent, mut received) = (0, 0);
+            while received < 3000 {
+                while sent < 3000 && send(&mut a, sent, len) {
+                    sent += 1;
+                }
+                let before = received;
+                while receive(&mut b, received) {
+                    received += 1;
+                }
+                assert!(received > before, "{len} bytes in {window}: stuck at {received}");
             }
-            let before = received;
-            while receive(&mut b, received) {
-                received += 1;
-            }
-            assert!(received > before, "{len} bytes: stuck at {received} of {sent}");
         }
     }
 }

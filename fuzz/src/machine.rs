@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//! An endpoint machine with a peer that sends any frames, and an honest one beside it.
+
+use diolkos_proto::frame::Frame;
+use diolkos_proto::limits::{CREDIT_BYTES, CREDIT_MESSAGES};
+use diolkos_proto::matching::ContextBits;
+use diolkos_proto::testing::{Limits, Payload, QueueLane, Sink, Source, Tap, wire};
+use diolkos_proto::{
+    Envelope, HandlerAction, Machine, PeerId, RequestId, Selector, Sent, Space, StatusCode,
+};
+
+use crate::Script;
+
+const LENGTHS: [usize; 6] = [0, 5, 100, 5000, 40_000, 200_000];
+
+struct Stage {
+    victim: Machine<QueueLane>,
+    honest: Machine<QueueLane>,
+    to_liar: PeerId,
+    to_honest: PeerId,
+    to_victim: PeerId,
+    tap: Tap,
+    requests: Vec<RequestId>,
+    buffers: Vec<RequestId>,
+}
+
+fn stage() -> Stage {
+    Sink::forget_all();
+    let limits = Limits { cells: 6, area_bytes: 32 << 10 };
+    let (mut victim, mut honest) =
+        (Machine::new(ContextBits::default()), Machine::new(ContextBits::default()));
+    let (own, _, tap) = wire(limits);
+    let to_liar = victim.add_partner(own).expect("room for a peer");
+    let (own, other, _) = wire(limits);
+    let to_honest = victim.add_partner(own).expect("room for a peer");
+    let to_victim = honest.add_partner(other).expect("room for a peer");
+    let (requests, buffers) = (Vec::new(), Vec::new());
+    Stage { victim, honest, to_liar, to_honest, to_victim, tap, requests, buffers }
+}
+
+/// Only the liar's channel may end, memory stays bounded, and the honest peer is served.
+pub fn machine(data: &[u8]) {
+    let mut script = Script::new(data);
+    let mut s = stage();
+    while !script.is_empty() {
+        s.step(&mut script);
+        let (messages, bytes) = s.victim.unexpected();
+        assert!(messages as u64 <= CREDIT_MESSAGES && bytes <= CREDIT_BYTES);
+    }
+    s.finish();
+}
+
+fn any(source: Option<PeerId>) -> Selector {
+    Selector { match_info: 0, mask: 0, source, space: Space::Tagged }
+}
+
+impl Stage {
+    fn step(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 12 {
+            0..=3 => {
+                let (kind, flags) = (script.byte() % 8, script.byte() % 2);
+                let words = [script.word(), script.word(), script.word()];
+                let len = usize::from(script.short());
+                let payload = Payload { number: 666, offset: 0, len };
+                self.tap.inject(0, Frame { kind, flags, words }, payload);
+            }
+            4 => self.tap.allege_credits(0, (script.word(), script.word())),
+            5 => self.tap.drain(1),
+            6 | 7 => {
+                self.victim.poll();
+            }
+            8 => {
+                let selector = any((script.byte() % 2 == 0).then_some(self.to_liar));
+                let sink = Sink::new(LENGTHS[script.below(6)]);
+                self.requests.extend(self.victim.irecv(sink, &selector));
+            }
+            9 => {
+                let source = Source { number: 7, len: LENGTHS[script.below(6)] };
+                let synchronous = script.byte() % 2 == 0;
+                let envelope = Envelope { match_info: 1, synchronous, ..Envelope::default() };
+                if let Ok(Sent::Pending(request)) =
+                    self.victim.isend(source, self.to_liar, &envelope)
+                {
+                    self.requests.push(request);
+                }
+            }
+            10 => self.claim_or_handle(script),
+            _ => {
+                let sink = Sink::new(LENGTHS[script.below(6)]);
+                let min_free = script.below(10_000);
+                self.buffers.extend(self.victim.post_multi(sink, min_free, &any(None)));
+            }
+        }
+    }
+
+    fn claim_or_handle(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 4 {
+            0 => self.victim.install_handler(script.byte() % 2 == 0),
+            1 => {
+                if self.victim.take_handler_call().is_some() {
+                    let finished = script.byte() % 2 == 0;
+                    self.victim.answer_handler(if finished {
+                        HandlerAction::Finished
+                    } else {
+                        HandlerAction::Continue
+                    });
+                }
+            }
+            _ => {
+                let Ok(Some((claim, _))) = self.victim.improbe(&any(None)) else { return };
+                if script.byte() % 2 == 0 {
+                    self.victim.discard(claim);
+                } else {
+                    self.requests.extend(self.victim.imrecv(claim, Sink::new(50)));
+                }
+            }
+        }
+    }
+
+    /// Parting from the liar ends what waits for it; the honest peer's message then arrives.
+    fn finish(mut self) {
+        self.victim.install_handler(false);
+        while self.victim.take_handler_call().is_some() {
+            self.victim.answer_handler(HandlerAction::Finished);
+        }
+        self.victim.answer_handler(HandlerAction::Finished);
+        let _ = self.victim.disconnect(self.to_liar);
+        for request in self.requests {
+            if self.victim.test(request) == Ok(None) {
+                assert_eq!(self.victim.cancel(request), Ok(true), "a request to a liar lives on");
+            }
+        }
+        for request in self.buffers {
+            let _ = self.victim.cancel(request);
+            self.victim.forget(request);
+        }
+        assert_eq!(self.victim.request_count(), 0);
+        let sink = Sink::new(200_000);
+        let receive = self.victim.irecv(sink, &any(Some(self.to_honest))).expect("a receive");
+        let source = Source { number: 4711, len: 200_000 };
+        self.honest.isend(source, self.to_victim, &Envelope::default()).expect("a send");
+        while self.victim.poll_all() | self.honest.poll_all() {}
+        let status = self.victim.test(receive).expect("a request").expect("it has come");
+        assert_eq!(status.code, StatusCode::Success);
+        let expected = diolkos_proto::testing::bytes_of(4711, 0..200_000);
+        assert!(expected.eq(sink.contents()), "the honest peer's data was garbled");
+    }
+}
