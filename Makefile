@@ -17,8 +17,8 @@ help:
 	@echo "make setup   a release build in $(VENV)"
 	@echo "make demo    the benchmark against every rival: a table and a plot in demo/"
 	@echo "make test    lint, Rust, loom and Python tests"
-	@echo "make tsan    the ring tests under ThreadSanitizer"
-	@echo "make fuzz    a short run of the fuzz targets (needs cargo-fuzz and a nightly toolchain)"
+	@echo "make tsan    the tests of rings and endpoints under ThreadSanitizer"
+	@echo "make fuzz    a short run of the fuzz targets"
 	@echo "make clean   removes what was built"
 
 # --- set-up ---------------------------------------------------------------------------------
@@ -57,6 +57,7 @@ lint: setup
 
 test-rust:
 	cargo test --workspace --exclude diolkos-python --release --quiet
+	cargo test --manifest-path fuzz/Cargo.toml --no-default-features --quiet
 
 test-loom:
 	RUSTFLAGS="--cfg loom" cargo test -p diolkos-shm --release --quiet --target-dir target/loom loom
@@ -66,12 +67,12 @@ test-python: setup
 
 tsan:
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" \
-	  cargo test -p diolkos-shm -p diolkos --target $$(rustc -vV | sed -n 's/host: //p') \
-	  --target-dir target/tsan
+	  TSAN_OPTIONS="suppressions=$(CURDIR)/tests/sanitizers/tsan.supp" \
+	  cargo test -p diolkos-shm -p diolkos --lib --test conformance --test hostile \
+	  --target $$(rustc -vV | sed -n 's/host: //p') --target-dir target/tsan -- --test-threads=1
 
 fuzz:
-	cd fuzz && for target in $$(cargo +nightly fuzz list); do \
-	  cargo +nightly fuzz run $$target -- -max_total_time=30; done
+	fuzz/run 30
 
 clean:
 	rm -rf target demo $(VENV) fuzz/target python/diolkos/*.so

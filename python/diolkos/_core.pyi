@@ -10,7 +10,7 @@ Threads may share an endpoint.
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NoReturn, Self, TypeAlias, final
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, Self, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -34,6 +34,14 @@ __all__ = [
 ]
 
 _Road: TypeAlias = Literal["direct", "switched"]
+
+class _Array(Protocol):
+    """NumPy arrays, whose stubs know of the buffer protocol only from Python 3.12 on."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+_Buffer: TypeAlias = Buffer | _Array
 
 @final
 class Endpoint:
@@ -127,7 +135,7 @@ class Endpoint:
 
     def send(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         dest: Peer,
         *,
         match: int = 0,
@@ -149,7 +157,7 @@ class Endpoint:
 
     def isend(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         dest: Peer,
         *,
         match: int = 0,
@@ -161,7 +169,7 @@ class Endpoint:
 
     def issend(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         dest: Peer,
         *,
         match: int = 0,
@@ -193,7 +201,7 @@ class Endpoint:
 
     def recv_into(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         *,
         match: int | None = None,
         mask: int | None = None,
@@ -221,7 +229,7 @@ class Endpoint:
 
     def irecv_into(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         *,
         match: int | None = None,
         mask: int | None = None,
@@ -286,7 +294,7 @@ class Endpoint:
 
     def multi_recv(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         *,
         min_free: int = 1,
         match: int | None = None,
@@ -324,7 +332,7 @@ class Endpoint:
 
     def try_send(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         dest: Peer,
         match: int,
         immediate: int,
@@ -336,7 +344,7 @@ class Endpoint:
 
     def try_recv_into(
         self,
-        buffer: Buffer,
+        buffer: _Buffer,
         match: int | None,
         mask: int | None,
         source: Peer | None,
@@ -461,11 +469,11 @@ class Message:
     def immediate(self) -> int:
         """Immediate data."""
 
-    def copy_into(self, buffer: Buffer) -> Status:
+    def copy_into(self, buffer: _Buffer) -> Status:
         """Copies to a buffer; the status is that of a receive into it."""
 
     @staticmethod
-    def kept(buffer: Buffer, status: Status) -> Message:
+    def kept(buffer: _Buffer, status: Status) -> Message:
         """A message made of what a receive with this status left in `buffer`."""
 
     def __len__(self) -> int: ...
@@ -515,13 +523,13 @@ class ClaimedMessage:
     def recv(self) -> Message:
         """Receives it into memory of its own."""
 
-    def recv_into(self, buffer: Buffer) -> Status:
+    def recv_into(self, buffer: _Buffer) -> Status:
         """Receives it into a buffer."""
 
     def irecv(self) -> Request:
         """As `recv`, without waiting: the request's `message` is the result."""
 
-    def irecv_into(self, buffer: Buffer) -> Request:
+    def irecv_into(self, buffer: _Buffer) -> Request:
         """As `recv_into`, without waiting."""
 
     def discard(self) -> None:

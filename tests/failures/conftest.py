@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disasters import RunningBackend, backend_pid, kill_and_await
 
 from diolkos.backend.client import NoBackend
+from disasters import RunningBackend, backend_pid, kill_and_await
 
 
 @pytest.fixture

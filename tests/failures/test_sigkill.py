@@ -26,11 +26,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from disasters import PATIENCE_S, RunningBackend, descriptors, endpoints, mappings, until
-from victims import ANNOUNCED, EAGER, ECHO, FILLER, LONG, MESSAGE, STAGES, TEXT, Nursery
 
 import diolkos
 import diolkos.asyncio
+from disasters import PATIENCE_S, RunningBackend, descriptors, endpoints, mappings, until
+from victims import ANNOUNCED, EAGER, ECHO, FILLER, LONG, MESSAGE, STAGES, TEXT, Nursery
 
 KILLS = 1008
 # Rounds until caches, pools and the like have their final size.

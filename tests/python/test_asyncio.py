@@ -204,6 +204,24 @@ async def test_a_cancelled_transfer_is_kept_for_the_next_receive(alice: Side, bo
 
 
 @in_loop
+async def test_what_a_cancelled_transfer_leaves_goes_to_a_task_that_waits(
+    alice: Side, bob: Side
+) -> None:
+    data = bytes(200_000)
+    send = asyncio.create_task(alice.endpoint.send(data, alice.peer, match=7))
+    while bob.endpoint.iprobe(match=7) is None:
+        await asyncio.sleep(0)
+    first = asyncio.create_task(bob.endpoint.recv(match=7))
+    second = asyncio.create_task(bob.endpoint.recv(match=7))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await second == data
+    await send
+
+
+@in_loop
 async def test_time_limits(alice: Side, bob: Side) -> None:
     for work in (
         bob.endpoint.recv(timeout=0.001),

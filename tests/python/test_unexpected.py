@@ -10,6 +10,7 @@ import weakref
 import pytest
 
 import diolkos
+from diolkos._core import local_pair
 from diolkos.testing import Side, pair
 
 
@@ -116,37 +117,29 @@ def test_messages_to_oneself_are_offered_as_well(alice: Side) -> None:
     assert seen == [b"note"]
 
 
+class Handler:
+    """A handler that knows its endpoint, which knows its handler."""
+
+    def __init__(self, endpoint: diolkos.Endpoint) -> None:
+        self.endpoint = endpoint
+
+    def __call__(self, status: diolkos.Status, data: bytes | None) -> None: ...
+
+
 def test_a_handler_that_knows_its_endpoint_is_collected() -> None:
-    with pair() as (alice, bob):
-
-        class Handler:
-            def __init__(self) -> None:
-                self.endpoint = bob.endpoint
-
-            def __call__(self, status: diolkos.Status, data: bytes | None) -> None: ...
-
-        handler = Handler()
+    with pair() as (_, bob):
+        handler = Handler(bob.endpoint)
         bob.endpoint.on_unexpected(handler)
         gone = weakref.ref(handler)
-    del handler, alice, bob
+    del handler, _, bob
     gc.collect()
     assert gone() is None
 
 
 def test_an_open_endpoint_in_a_cycle_with_its_handler_is_collected() -> None:
-    (_, b_of_a), (b, a_of_b) = diolkos._core.local_pair()  # type: ignore[attr-defined]
-    # A peer keeps its endpoint alive.
-    del b_of_a, a_of_b
-
-    class Handler:
-        endpoint = None
-
-        def __call__(self, status: diolkos.Status, data: bytes | None) -> None: ...
-
-    handler = Handler()
-    handler.endpoint = b
-    b.on_unexpected(handler)
-    gone = weakref.ref(b)
-    del handler, b
+    (_, _), (endpoint, _) = local_pair()
+    endpoint.on_unexpected(Handler(endpoint))
+    gone = weakref.ref(endpoint)
+    del endpoint
     gc.collect()
     assert gone() is None

@@ -21,7 +21,7 @@ use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use diolkos::{
     Endpoint, Envelope, PeerId, Selector, Sent, Sink, Source, Space, Status, StatusCode,
@@ -161,7 +161,7 @@ fn child(role: Role) -> ! {
         }
         if starts {
             // Before the other may close its gate: nobody holds the lock of the output then.
-            print!("gate closed\n");
+            println!("gate closed");
             std::io::stdout().flush().expect("an output");
         }
         close_gate();

@@ -2,8 +2,8 @@
 //! Loops for measuring the core itself, without Python between two messages.
 //!
 //! They run detached, on the endpoint that Python opened. A ping-pong reads the clock once an
-//! iteration (the processor's time stamp counter where there is one) and checks a word of what came back; with
-//! `verify` it checks every byte and the times mean nothing.
+//! iteration (the processor's time stamp counter where there is one) and checks a word of what came
+//! back; with `verify` it checks every byte and the times mean nothing.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

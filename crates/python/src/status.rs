@@ -8,6 +8,7 @@
 use std::cell::UnsafeCell;
 
 use diolkos::StatusCode;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -69,7 +70,7 @@ impl Recycled {
     ) -> PyResult<Py<Status>> {
         let py = endpoint.py();
         if let Some(last) = &*self.0.lock()
-            && last.get_refcnt(py) == 1
+            && reference_count(py, last) == 1
             && references_are_exact(py)
         {
             // SAFETY: the only reference is ours and stays behind the lock, so nobody else can
@@ -92,6 +93,12 @@ impl Recycled {
         drop(previous);
         Ok(status)
     }
+}
+
+#[inline(always)]
+fn reference_count(_py: Python<'_>, object: &Py<Status>) -> isize {
+    // SAFETY: attached, and a live object.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }
 
 /// Whether the count of an object's references can be believed: without an interpreter lock, other

@@ -15,7 +15,7 @@ from diolkos.asyncio.requests import ClaimedMessage, MultiReceive, Request, owne
 from diolkos.asyncio.waiting import Selector, Watch, fits, limited
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from diolkos._core import _Buffer as Buffer
 
 
 class Endpoint:
@@ -406,11 +406,11 @@ class Endpoint:
     # --- how it waits -------------------------------------------------------------------------
 
     async def _recv_into(self, buffer: Buffer, selector: Selector) -> Status:
-        if self._kept and (message := self._take_kept(selector)) is not None:
-            return message.copy_into(buffer)
         waited = False
         while True:
             if waited or not self._watch.must_queue(selector):
+                if (message := self._take_kept(selector)) is not None:
+                    return message.copy_into(buffer)
                 got = self._core.try_recv_into(buffer, *selector)
                 if isinstance(got, Status):
                     return got
@@ -420,11 +420,11 @@ class Endpoint:
             waited = True
 
     async def _recv(self, selector: Selector) -> Message:
-        if self._kept and (message := self._take_kept(selector)) is not None:
-            return message
         waited = False
         while True:
             if waited or not self._watch.must_queue(selector):
+                if (message := self._take_kept(selector)) is not None:
+                    return message
                 got = self._core.try_recv(*selector)
                 if isinstance(got, Message):
                     return got
@@ -439,6 +439,11 @@ class Endpoint:
                 return message.status
         match, mask, source, untagged = selector
         return self._core.iprobe(match=match, mask=mask, source=source, untagged=untagged)
+
+    def _keep(self, message: Message) -> None:
+        """A cancelled receive leaves a message: whoever waits for it may have it."""
+        self._kept.append(message)
+        self._watch.wake()
 
     def _take_kept(self, selector: Selector) -> Message | None:
         for place, message in enumerate(self._kept):
@@ -460,7 +465,7 @@ class Endpoint:
             return await self._watch.completion(request)
         except asyncio.CancelledError:
             status = await self._watch.completion(request)
-            self._kept.append(Message.kept(buffer, status))
+            self._keep(Message.kept(buffer, status))
             raise
 
     async def _transfer_owned(self, request: _core.Request) -> Message:
@@ -469,6 +474,6 @@ class Endpoint:
             await self._watch.completion(request)
         except asyncio.CancelledError:
             await self._watch.completion(request)
-            self._kept.append(owned(request))
+            self._keep(owned(request))
             raise
         return owned(request)

@@ -13,7 +13,7 @@ from diolkos.asyncio.waiting import Watch, limited
 from diolkos.errors import Timeout
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from diolkos._core import _Buffer as Buffer
 
 
 class Request:

@@ -81,7 +81,7 @@ class Watch:
                 self._arm()
             elif ready():
                 # Those that came earlier first: they may want the same message.
-                self._wake()
+                self.wake()
                 await asyncio.sleep(0)
             await waiter.future
         finally:
@@ -94,6 +94,11 @@ class Watch:
         while (status := request.test()) is None:
             await self.event(lambda: request.test() is not None)
         return status
+
+    def wake(self) -> bool:
+        """Wakes every task that can go on; true when that is all of them."""
+        woken = [waiter.wake_if_ready() for waiter in self._waiters]
+        return all(woken)
 
     def end(self) -> None:
         """The endpoint was closed, by whomever."""
@@ -114,30 +119,25 @@ class Watch:
 
     def _on_readable(self) -> None:
         """Something may have happened."""
-        if self._core.closed:
-            self.end()
-            return
-        self._core.disarm()
         self._armed = False
-        if not self._wake():
-            self._arm()
+        try:
+            self._core.disarm()
+            if not self.wake():
+                self._arm()
+        except ClosedError:
+            self.end()
 
     def _arm(self) -> None:
         """Says that we sleep. What came before that is looked at in the next round."""
         self._armed = True
         came = self._core.arm()
-        if not self._wake() and came and self._loop is not None:
+        if not self.wake() and came and self._loop is not None:
             self._loop.call_soon(self._on_readable)
 
     def _disarm(self) -> None:
         if self._armed and not self._core.closed:
             self._core.disarm()
         self._armed = False
-
-    def _wake(self) -> bool:
-        """Wakes every task that can go on; true when that is all of them."""
-        woken = [waiter.wake_if_ready() for waiter in self._waiters]
-        return all(woken)
 
 
 def overlap(one: Selector, other: Selector) -> bool:

@@ -197,6 +197,8 @@ fn acceptances_of_what_was_not_announced() {
     expect_fault(announced, &[(cts(0, LARGE as u64 + 1), 0)]);
     expect_fault(announced, &[(cts(0, u64::MAX), 0)]);
     expect_fault(announced, &[(cts(0, 1), 0), (cts(0, 1), 0)]);
+    // Once more while the data is still on its way.
+    expect_fault(announced, &[(cts(0, LARGE as u64), 0), (cts(0, LARGE as u64), 0)]);
     expect_fault(announced, &[(cts(0, 0), 0), (cts(0, 0), 0)]);
     // A send to somebody else, and one to ourselves.
     expect_fault(

@@ -43,12 +43,16 @@ fn frame() -> impl Strategy<Value = Frame> {
     })
 }
 
+fn credits() -> impl Strategy<Value = (u64, u64)> {
+    (0_u64..100_000, 0_u64..30)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let len = || prop_oneof![Just(0_usize), 1..64_usize, Just(PIECES), Just(LARGE)];
     let part = prop_oneof![Just(0_usize), 1..64_usize, 1..70_000_usize];
     prop_oneof![
         10 => (frame(), part).prop_map(|(frame, len)| Step::Lie(frame, len)),
-        1 => (0_u64..100_000, 0_u64..30).prop_map(|(bytes, messages)| Step::Credits(bytes, messages)),
+        1 => credits().prop_map(|(bytes, messages)| Step::Credits(bytes, messages)),
         2 => Just(Step::Drain),
         6 => Just(Step::Look),
         4 => (len(), any::<bool>()).prop_map(|(room, from_liar)| Step::Receive { room, from_liar }),
