@@ -37,7 +37,7 @@ $(BIN)/python:
 setup: system $(BIN)/python
 	@command -v cargo >/dev/null \
 	  || { echo "error: cargo is missing; hint: install Rust 1.89 or newer from https://rustup.rs" >&2; exit 1; }
-	source $(BIN)/activate && maturin develop --release --quiet --extras bench,test
+	source $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet --extras bench,test
 
 # --- what people run ------------------------------------------------------------------------
 

@@ -100,6 +100,10 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "diolkos._core" if name in _NATIVE else "diolkos.errors"
+    if name in _NATIVE:
+        # What the native module raises must be there by then: a process that is out of descriptors
+        # could not load it any more.
+        importlib.import_module("diolkos.errors")
     value: object = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

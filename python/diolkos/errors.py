@@ -124,8 +124,8 @@ class NotAnObject(DiolkosError, ValueError):
 class SystemRefusal(DiolkosError, OSError):
     """The system refused: no memory, no descriptors, no room. `errno` says why."""
 
-    def __init__(self, errno: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, errno: int, message: str, hint: str | None = None) -> None:
+        super().__init__(message, hint)
         self.errno = errno
         self.strerror = message
 

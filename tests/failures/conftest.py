@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from diolkos.backend.client import NoBackend
-from disasters import RunningBackend, backend_pid, kill_and_await
+from disasters import RunningBackend, backend_pid, kill_and_await, shared_memory
 
 
 @pytest.fixture
@@ -46,7 +45,6 @@ def backend(runtime_dir: Path) -> Iterator[RunningBackend]:
 @pytest.fixture(autouse=True)
 def nothing_in_dev_shm() -> Iterator[None]:
     """No failure leaves a file in `/dev/shm`."""
-    before = set(os.listdir("/dev/shm"))
+    before = shared_memory()
     yield
-    ours = {name for name in set(os.listdir("/dev/shm")) - before if "diolkos" in name}
-    assert not ours
+    assert shared_memory() <= before

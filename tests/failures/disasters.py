@@ -51,6 +51,12 @@ def mappings(pid: int | str = "self") -> tuple[int, int]:
     return len(lines), sum("/memfd:diolkos" in line for line in lines)
 
 
+def shared_memory() -> set[str]:
+    """Our files in `/dev/shm`, but for those of benchmarks, which may run at the same time."""
+    names = os.listdir("/dev/shm")
+    return {name for name in names if "diolkos" in name and not name.startswith("diolkos-bench-")}
+
+
 def endpoints(runtime_dir: Path) -> dict[str, int]:
     """The endpoints that the backend knows, and the channels of each. Raises `NoBackend`."""
     snapshot = client.query(runtime_dir)

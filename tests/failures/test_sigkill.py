@@ -29,7 +29,15 @@ import pytest
 
 import diolkos
 import diolkos.asyncio
-from disasters import PATIENCE_S, RunningBackend, descriptors, endpoints, mappings, until
+from disasters import (
+    PATIENCE_S,
+    RunningBackend,
+    descriptors,
+    endpoints,
+    mappings,
+    shared_memory,
+    until,
+)
 from victims import ANNOUNCED, EAGER, ECHO, FILLER, LONG, MESSAGE, STAGES, TEXT, Nursery
 
 KILLS = 1008
@@ -270,17 +278,18 @@ def one_round(survivor: Survivor, number: int, stage: str, manner: Callable[...,
     return seconds
 
 
-def left_behind(survivor: Survivor, backend: RunningBackend) -> dict[str, object]:
+def left_behind(survivor: Survivor, backend: RunningBackend, most: int) -> dict[str, object]:
     """Everything that a victim could have left, once the backend has heard of the last one."""
     known = {"survivor": 1, "third": 1}
     until("the backend's farewell", lambda: endpoints(backend.runtime_dir) == known)
+    # It also closes the connections of those who asked, this test among them.
+    until("the backend letting go", lambda: descriptors(backend.pid) <= most)
     return {
         "survivor's descriptors": descriptors(),
         "survivor's granted memory": mappings()[1],
-        "backend's descriptors": descriptors(backend.pid),
         "backend's granted memory": mappings(backend.pid)[1],
         "runtime directory": sorted(os.listdir(backend.runtime_dir)),
-        "shared memory": sorted(os.listdir("/dev/shm")),
+        "shared memory": shared_memory(),
         "peers": [peer.name for peer in survivor.ep.peers],
     }
 
@@ -293,6 +302,8 @@ def test_a_thousand_peers_killed_at_every_stage(
     dice = random.Random(seed)
     figures: dict[str, list[float]] = {manner.__name__: [] for manner in MANNERS}
     cases = list(itertools.product(STAGES, MANNERS))
+    # A leak of one descriptor a kill would be a thousand.
+    idle = descriptors(backend.pid) + 16
     before: dict[str, object] = {}
     with Nursery() as nursery:
         survivor = Survivor(nursery, dice)
@@ -301,7 +312,7 @@ def test_a_thousand_peers_killed_at_every_stage(
                 if number % len(cases) == 0:
                     dice.shuffle(cases)
                 if number == WARM_UP:
-                    before, mapped = left_behind(survivor, backend), mappings()[0]
+                    before, mapped = left_behind(survivor, backend, idle), mappings()[0]
                 stage, manner = cases[number % len(cases)]
                 try:
                     figures[manner.__name__].append(one_round(survivor, number, stage, manner))
@@ -309,7 +320,7 @@ def test_a_thousand_peers_killed_at_every_stage(
                     case = f"round {number}, {stage}, {manner.__name__}"
                     error.add_note(f"{case}; again with DIOLKOS_KILL_SEED={seed}")
                     raise
-            assert left_behind(survivor, backend) == before
+            assert left_behind(survivor, backend, idle) == before
             # The C library's arenas and threads' stacks come and go; victims would be many more.
             assert mappings()[0] - mapped < (KILLS - WARM_UP) / 10
     with capsys.disabled():

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import diolkos
 
@@ -165,7 +166,7 @@ def main() -> None:
                 fork(name, stage, int(seed))
             case ["reap"]:
                 _, status = os.wait()
-                children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
+                children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
                 say(f"reaped {status} {len(children)}")
 
 

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::lane::ShmLane;
 use crate::lock::{Guard, Lock, Returns};
 use crate::peers::{Counters, PeerInfo, Peers, Token};
+use crate::wait::Quiet;
 
 /// Called for each message that finds no receive: the message, and its data if all of it is here.
 pub type Handler = Box<dyn FnMut(&Status, Option<&[u8]>) -> HandlerAction + Send>;
@@ -102,6 +103,7 @@ pub(crate) struct Core {
     pub idle_polls: u32,
     pub last_slow_check_ns: u64,
     pub counters_due: bool,
+    pub quiet: Quiet,
 }
 
 pub(crate) struct Shared {
@@ -189,6 +191,7 @@ impl Endpoint {
             idle_polls: 0,
             last_slow_check_ns: 0,
             counters_due: false,
+            quiet: Quiet::default(),
         };
         core.watch_island();
         core.publish_counters();
@@ -357,7 +360,10 @@ impl Endpoint {
     /// # Errors
     /// [`Error`] when the endpoint cannot be used.
     pub fn peers(&self) -> Result<Vec<PeerId>, Error> {
-        Ok(self.lock()?.machine.peers().collect())
+        let mut core = self.lock()?;
+        // Who has left since the last call counts as gone.
+        self.progress_once(&mut core);
+        Ok(core.machine.peers().collect())
     }
 
     /// Sends a message; never waits.

@@ -27,7 +27,7 @@ mod peers;
 mod wait;
 
 pub use calibrate::bulk_window_bytes;
-pub use diolkos_island::{Identity, IslandError, Road, Target};
+pub use diolkos_island::{Identity, IslandError, Road, Target, system_hint};
 pub use diolkos_proto::matching::ContextBits;
 pub use diolkos_proto::{Claim, Envelope, HandlerAction, MultiEvent, PeerId, RequestId, Selector};
 pub use diolkos_proto::{Sent, Space, Status, StatusCode};

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use diolkos_island::{ChannelEnds, Event, Island, IslandError, Road, Target};
 use diolkos_proto::{Lane, Machine, PeerId, RequestId, StatusCode};
+use diolkos_shm::RegionError;
 use diolkos_shm::layout::{HOME_CHANNELS_MAX, HOME_WORD_CHANNELS, HOME_WORD_ENDPOINT};
 use diolkos_shm::sync::Ordering;
 use diolkos_shm::words::Words;
@@ -321,11 +322,13 @@ impl Core {
 
     /// Makes a peer of the end of a channel.
     pub fn welcome(&mut self, ends: ChannelEnds) -> Result<PeerId, IslandError> {
-        let grant = |error: LaneError| IslandError::BackendMisbehaved {
-            what: match error {
-                LaneError::Header(error) => error.to_string(),
-                LaneError::Region(error) => error.to_string(),
-            },
+        let misbehaved = |what: String| IslandError::BackendMisbehaved { what };
+        let grant = |error: LaneError| match error {
+            LaneError::Header(error) => misbehaved(error.to_string()),
+            LaneError::Region(RegionError::System(errno)) => {
+                IslandError::System { call: "madvise", errno }
+            }
+            LaneError::Region(error) => misbehaved(error.to_string()),
         };
         let lane = ShmLane::new(
             ends.channel,

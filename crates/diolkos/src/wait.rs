@@ -50,6 +50,17 @@ const POLLS_PER_PUBLICATION: u64 = 4096;
 /// Descriptors handled at one wake-up; the rest stays ready.
 const EVENTS_MAX: usize = 32;
 
+/// How long nothing has happened, over any number of waits: a door may sleep in slices that are
+/// shorter than what idle memory is kept for.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet {
+    /// `polls_with_work` when the quiet began.
+    polls_with_work: u64,
+    since_ns: u64,
+    /// Idle memory has been given back since.
+    reclaimed: bool,
+}
+
 /// Why a spin ended.
 enum Spun<T> {
     Found(T),
@@ -363,6 +374,9 @@ impl Endpoint {
             self.after(core);
             return Ok(true);
         }
+        if core.quiet.polls_with_work != core.polls_with_work {
+            core.quiet_begins();
+        }
         core.sleeper = true;
         core.sleeps += 1;
         let result = self.block(core, deadline);
@@ -378,6 +392,7 @@ impl Endpoint {
         let worked = core.machine.poll_all();
         core.bury();
         if handled || worked {
+            core.quiet_begins();
             self.after(core);
         }
         let late = deadline.is_some_and(|at| Instant::now() >= at);
@@ -390,16 +405,14 @@ impl Endpoint {
         core: &mut Guard<'_, Core>,
         deadline: Option<Instant>,
     ) -> Result<Vec<epoll::Event>, Error> {
-        let mut reclaimed = false;
-        let since = Instant::now();
         let may_miss = Barrier::of_this_process() == Barrier::Symmetric;
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let lost = core.peers.island.descriptor().is_none() && core.peers.has_backend();
-            let chores = match (lost, reclaimed) {
+            let chores = match (lost, core.quiet.reclaimed) {
                 _ if may_miss => Some(LOST_RING_CHECK),
                 (true, _) => Some(BACKEND_CHECK),
-                (false, false) => Some(RECLAIM_AFTER),
+                (false, false) => Some(RECLAIM_AFTER.saturating_sub(core.quiet_for())),
                 (false, true) => None,
             };
             let limit = match (left, chores) {
@@ -424,9 +437,9 @@ impl Endpoint {
             if (lost && core.take_events()) || (may_miss && core.machine.poll_all()) {
                 return Ok(events);
             }
-            if !reclaimed && since.elapsed() >= RECLAIM_AFTER {
+            if !core.quiet.reclaimed && core.quiet_for() >= RECLAIM_AFTER {
                 core.reclaim();
-                reclaimed = true;
+                core.quiet.reclaimed = true;
             }
         }
     }
@@ -627,6 +640,18 @@ impl Core {
                 lane.lower_sleep();
             }
         }
+    }
+
+    /// Something happened just now.
+    fn quiet_begins(&mut self) {
+        let since_ns = self.clock.now_ns();
+        let polls_with_work = self.polls_with_work;
+        self.quiet = Quiet { polls_with_work, since_ns, reclaimed: false };
+    }
+
+    /// How long ago something happened.
+    fn quiet_for(&self) -> Duration {
+        Duration::from_nanos(self.clock.now_ns().saturating_sub(self.quiet.since_ns))
     }
 
     fn reclaim(&mut self) {

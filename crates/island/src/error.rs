@@ -92,7 +92,20 @@ impl IslandError {
             Self::Denied { hint, .. } => hint.as_deref(),
             Self::BackendUnavailable { .. } => Some("start one with `diolkos backend`"),
             Self::Version { .. } => Some("restart the backend after an upgrade"),
+            Self::System { errno, .. } => system_hint(*errno),
             _ => None,
         }
+    }
+}
+
+/// What the user can do about an error of the system, where we know.
+#[must_use]
+pub fn system_hint(errno: Errno) -> Option<&'static str> {
+    match errno {
+        Errno::MFILE => Some("raise this process's limit of open files (`ulimit -n`)"),
+        Errno::NFILE => Some("raise the system's limit of open files (`sysctl fs.file-max`)"),
+        Errno::NOMEM => Some("free memory, or raise this process's limit of it (`ulimit -v`)"),
+        Errno::NOSPC => Some("make room in the file system"),
+        _ => None,
     }
 }

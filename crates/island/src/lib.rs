@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use diolkos_shm::Region;
 
-pub use error::IslandError;
+pub use error::{IslandError, system_hint};
 
 /// How the two ends of a channel are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

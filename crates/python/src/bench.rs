@@ -57,8 +57,8 @@ fn raise(py: Python<'_>, stop: Stop) -> PyErr {
     }
 }
 
-/// One side of a benchmark: whom it talks to, and its memory. One buffer serves both ways, as in the
-/// C loop that the rivals run.
+/// One side of a benchmark: whom it talks to, and its memory. One buffer serves both ways, as in
+/// the C loop that the rivals run.
 struct Side {
     core: diolkos::Endpoint,
     peer: PeerId,

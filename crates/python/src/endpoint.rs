@@ -4,7 +4,6 @@
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use diolkos::{ContextBits, Envelope, OpenOptions, PeerId, RequestId};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -20,29 +19,19 @@ use crate::errors;
 use crate::handler::{self, HandlerCell};
 use crate::lent::Lent;
 use crate::link::Link;
-use crate::lock::Mutex;
 use crate::message::Message;
 use crate::multi::MultiReceive;
+use crate::orphans::{self, Orphans};
 use crate::peer::Peer;
 use crate::request::Request;
 use crate::status::{Recycled, Status};
 use crate::transfer;
 
-/// A request that nobody waits for any more, and its memory.
-struct Orphan {
-    request: RequestId,
-    /// Only here to be dropped when the request is complete.
-    _lent: Lent,
-    multi: bool,
-}
-
 /// A port on which messages are sent, received and matched.
 #[pyclass(frozen, weakref, module = "diolkos")]
 pub struct Endpoint {
     pub core: diolkos::Endpoint,
-    orphans: Mutex<Vec<Orphan>>,
-    /// Length of `orphans`, to look at without its lock.
-    orphan_count: AtomicUsize,
+    orphans: Orphans,
     handler: Arc<HandlerCell>,
     /// Tells this endpoint from all others of the process.
     pub serial: u64,
@@ -55,8 +44,7 @@ impl Endpoint {
     fn new(core: diolkos::Endpoint) -> Self {
         Self {
             core,
-            orphans: Mutex::new(Vec::new()),
-            orphan_count: AtomicUsize::new(0),
+            orphans: Orphans::default(),
             handler: Arc::default(),
             serial: Link::next_serial(),
             weak: PyOnceLock::new(),
@@ -73,58 +61,14 @@ impl Endpoint {
     }
 
     /// Keeps the memory of a request that nobody waits for, until the core is done with it.
-    #[cold]
-    pub fn adopt(&self, request: RequestId, lent: Lent) {
-        self.take_in(Orphan { request, _lent: lent, multi: false });
+    pub fn adopt(&self, request: RequestId, kind: orphans::Kind, lent: Lent) {
+        self.orphans.adopt(&self.core, request, kind, lent);
     }
 
-    /// As `adopt`, for a multi-receive that was cancelled.
-    pub fn adopt_multi(&self, request: RequestId, lent: Lent) {
-        self.take_in(Orphan { request, _lent: lent, multi: true });
-    }
-
-    fn take_in(&self, orphan: Orphan) {
-        let mut orphans = self.orphans.lock();
-        orphans.push(orphan);
-        self.orphan_count.store(orphans.len(), Ordering::Relaxed);
-        drop(orphans);
-        self.reap_now();
-    }
-
-    /// Lets go of memory that the core is done with. One load when there is none.
+    /// Lets go of memory that the core is done with.
     #[inline(always)]
     pub fn reap(&self) {
-        if self.orphan_count.load(Ordering::Relaxed) > 0 {
-            self.reap_now();
-        }
-    }
-
-    #[cold]
-    fn reap_now(&self) {
-        let finished: Vec<Orphan> = {
-            let mut orphans = self.orphans.lock();
-            let finished = orphans.extract_if(.., |orphan| self.is_finished(orphan)).collect();
-            self.orphan_count.store(orphans.len(), Ordering::Relaxed);
-            finished
-        };
-        // Dropped without the lock: letting go of an object may run any code.
-        drop(finished);
-    }
-
-    fn is_finished(&self, orphan: &Orphan) -> bool {
-        if orphan.multi {
-            use diolkos::MultiEvent::{Delivery, Nothing, Released};
-            loop {
-                match self.core.poll_multi(orphan.request) {
-                    Ok(Delivery { .. }) => {}
-                    Ok(Nothing) => return false,
-                    Ok(Released(_)) | Err(_) => return true,
-                }
-            }
-        }
-        // An error means that the request is no more: the endpoint was closed (which ends every
-        // request), or this is a forked child, where the core does nothing.
-        !matches!(self.core.test(orphan.request), Ok(None))
+        self.orphans.reap(&self.core);
     }
 }
 

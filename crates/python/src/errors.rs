@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which Rust error becomes which Python exception. The tree itself is `diolkos/errors.py`.
 
-use diolkos::{Error, IslandError, PeerId, Status, StatusCode};
+use diolkos::{Error, IslandError, PeerId, Status, StatusCode, system_hint};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyModule;
+use rustix::io::Errno;
 
 use crate::endpoint::Endpoint;
 
@@ -38,7 +39,7 @@ pub fn from_core(py: Python<'_>, error: Error) -> PyErr {
         Error::Invalid(_) => PyValueError::new_err(text),
         Error::Introduction(island) => from_island(py, island, &text),
         Error::Grant(_) => raise(py, "BackendError", &text, None),
-        Error::System(_, errno) => from_system(py, errno.raw_os_error(), &text),
+        Error::System(_, errno) => from_system(py, *errno, &text),
         _ => raise(py, "DiolkosError", &text, None),
     }
 }
@@ -51,17 +52,18 @@ fn from_island(py: Python<'_>, error: &IslandError, text: &str) -> PyErr {
         IslandError::Invalid { .. } => return PyValueError::new_err(text.to_owned()),
         IslandError::NotFound { .. } => "NotFoundError",
         IslandError::Timeout { .. } => "Timeout",
-        IslandError::System { errno, .. } => return from_system(py, errno.raw_os_error(), text),
+        IslandError::System { errno, .. } => return from_system(py, *errno, text),
         _ => "BackendError",
     };
     raise(py, class, text, error.hint())
 }
 
 /// `SystemRefusal` is an `OSError` and takes the number first.
-fn from_system(py: Python<'_>, errno: i32, text: &str) -> PyErr {
+fn from_system(py: Python<'_>, errno: Errno, text: &str) -> PyErr {
+    let arguments = (errno.raw_os_error(), text, system_hint(errno));
     let made = py
         .import("diolkos.errors")
-        .and_then(|errors| errors.getattr("SystemRefusal")?.call1((errno, text)));
+        .and_then(|errors| errors.getattr("SystemRefusal")?.call1(arguments));
     match made {
         Ok(exception) => PyErr::from_value(exception),
         Err(error) => error,

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `send` and `recv_into` with the shortest way from Python to the core.
 //!
-//! A message costs a third of a microsecond, so what PyO3 does for any method (comparing names of
-//! keywords letter by letter, a general table of arguments) would be a tenth of it. These two methods
-//! therefore read their arguments themselves, in the form in which CPython passes them:
+//! A message costs a quarter of a microsecond, so what PyO3 does for any method (comparing names of
+//! keywords letter by letter, a general table of arguments) would be a tenth of it. These two
+//! methods therefore read their arguments themselves, in the form in which CPython passes them:
 //!
 //! ```text
-//!   args     [ buffer, dest, 7, ... ]       nargs = 2 positional ones, then the values of
-//!   kwnames  ( "match", ... )               the keywords, whose names are interned strings
+//!   values   [ buffer, dest, 7, ... ]       first the positional ones, then those of
+//!   names    ( "match", ... )               the keywords, whose names are interned strings
 //! ```
 //!
-//! Only what is usual is read here: the exact number of positional arguments, known keywords, values
-//! of the plain types. For everything else the method that PyO3 made is called, which accepts
-//! all that is allowed and says what is wrong with the rest. So there is one place for error messages,
-//! and this file may always say "not here".
+//! Only what is usual is read here: the exact number of positional arguments, known keywords,
+//! values of the plain types. For everything else the method that PyO3 made is called, which
+//! accepts all that is allowed and says what is wrong with the rest. So there is one place for
+//! error messages, and this file may always say "not here".
 
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

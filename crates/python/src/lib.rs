@@ -19,11 +19,13 @@
 //! 2. **Memory is lent to the core, never shared with it by accident.** A [`lent::Lent`] travels
 //!    with the request that uses it and is given back when the request is complete. A request
 //!    that nobody wants any more leaves its memory with the endpoint, which lets go of it once the
-//!    core has ([`endpoint::Endpoint::adopt`]).
-//! 3. **Two locks, never together.** The core's lock is never held while waiting for the
-//!    interpreter's: the core calls Python in one place only, without its lock ([`handler`]).
-//! 4. **A forked child leaves everything alone.** The core refuses every call there; memory that was
-//!    lent is the child's own copy and is simply released.
+//!    core has ([`orphans`]).
+//! 3. **No lock while waiting for the interpreter's.** Whoever is attached may wait for the core's
+//!    lock or for that of an object ([`lock`]), so nobody may want to be attached while holding
+//!    one. The core calls Python in one place only, without its lock ([`handler`]); objects keep
+//!    theirs for as long as it takes to move a value in or out.
+//! 4. **A forked child leaves everything alone.** The core refuses every call there; memory that
+//!    was lent is the child's own copy and is simply released.
 //!
 //! `python/diolkos/_core.pyi` describes what is here for users; `stubtest` compares the two.
 
@@ -40,6 +42,7 @@ mod link;
 mod lock;
 mod message;
 mod multi;
+mod orphans;
 mod peer;
 mod relay;
 mod request;
@@ -53,6 +56,7 @@ use pyo3::prelude::*;
 /// The native module.
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    status::prepare(module.py());
     module.add_class::<endpoint::Endpoint>()?;
     fastcall::install(&module.py().get_type::<endpoint::Endpoint>())?;
     module.add_class::<peer::Peer>()?;

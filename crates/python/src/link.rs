@@ -2,8 +2,8 @@
 //! How results refer to the endpoint that they came from, without keeping it alive.
 //!
 //! A program may keep messages, statuses and peers for as long as it likes; an endpoint that it has
-//! dropped is closed at once all the same. Whether two of them belong to the same endpoint is told by
-//! a serial number, which no later endpoint of this process gets.
+//! dropped is closed at once all the same. Whether two of them belong to the same endpoint is told
+//! by a serial number, which no later endpoint of this process gets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

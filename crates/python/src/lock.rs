@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A mutex that does not mind panics: what it guards here is never left half-changed.
+//!
+//! It is taken by attached threads. So nothing may happen under it that could detach: no call of
+//! Python, no object made or dropped (either may collect garbage, which runs anything), no
+//! exception made by calling its class, no `PyOnceLock` filled in. A thread that detached with the
+//! lock in its hand would never be attached again once another one waits for the lock.
 
 use std::sync::{MutexGuard, PoisonError, TryLockError};
 
-/// Guards the state of a Python object; held for moments, never while Python code runs.
+/// Guards the state of a Python object, for moments.
 #[derive(Default)]
 pub struct Mutex<T>(std::sync::Mutex<T>);
 

@@ -13,6 +13,7 @@ use crate::endpoint::Endpoint;
 use crate::errors;
 use crate::lent::Lent;
 use crate::lock::Mutex;
+use crate::orphans;
 use crate::status::Status;
 use crate::waiting;
 
@@ -187,7 +188,7 @@ impl Drop for MultiReceive {
             let endpoint = self.endpoint.get();
             // Whatever it answers, the orphan is kept until the core lets go.
             let _ = endpoint.core.cancel(request);
-            endpoint.adopt_multi(request, lent);
+            endpoint.adopt(request, orphans::Kind::Multi, lent);
         }
     }
 }

@@ -34,8 +34,8 @@ impl Relay {
     }
 
     /// Ends it when what is on the way has been forwarded. Returns at once.
-    fn finish(&self) {
-        self.inner.lock().finish();
+    fn finish(&self, py: Python<'_>) {
+        py.detach(|| self.inner.lock().finish());
     }
 
     /// Ends it now.
@@ -43,8 +43,8 @@ impl Relay {
         py.detach(|| self.inner.lock().stop());
     }
 
-    fn is_alive(&self) -> bool {
-        self.inner.lock().is_alive()
+    fn is_alive(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.inner.lock().is_alive())
     }
 }
 

@@ -23,6 +23,7 @@ use crate::errors;
 use crate::lent::Lent;
 use crate::lock::Mutex;
 use crate::message::Message;
+use crate::orphans;
 use crate::peer::Peer;
 use crate::status::Status;
 use crate::waiting;
@@ -35,19 +36,39 @@ enum Kind {
 }
 
 enum State {
-    Open { request: RequestId, lent: Lent, waited_for: bool },
-    Done { status: diolkos::Status, received: Received },
-    Failed { status: diolkos::Status, error: PyErr },
+    Open {
+        request: RequestId,
+        lent: Lent,
+        waited_for: bool,
+    },
+    /// Complete; its result is being made, which must not happen under the lock.
+    Ending,
+    /// A receive into memory of its own leaves a message.
+    Done {
+        status: diolkos::Status,
+        message: Option<Py<Message>>,
+    },
+    Failed {
+        status: diolkos::Status,
+        error: PyErr,
+    },
     Cancelled,
 }
 
-/// What a finished receive leaves besides its status.
-enum Received {
-    /// It went into a buffer of the program.
-    Elsewhere,
-    /// Memory of our own that nobody has asked for yet.
-    Memory(Vec<u8>),
-    Message(Py<Message>),
+impl State {
+    fn failed(py: Python<'_>, status: diolkos::Status, error: PyErr) -> Self {
+        // Made into an object now: later it is copied under the lock.
+        let _ = error.value(py);
+        Self::Failed { status, error }
+    }
+}
+
+/// Whether a caller may wait for a request.
+enum Reserved {
+    Yes(RequestId),
+    /// Another thread does.
+    Busy,
+    Ended,
 }
 
 /// A send, receive or connect under way.
@@ -92,7 +113,7 @@ impl Request {
             message_bytes: len_bytes,
             transferred_bytes: len_bytes,
         };
-        let state = Mutex::new(State::Done { status, received: Received::Elsewhere });
+        let state = Mutex::new(State::Done { status, message: None });
         Self { endpoint: endpoint.clone().unbind(), kind: Kind::Send, state }
     }
 
@@ -107,15 +128,24 @@ impl Request {
     /// The core's name of the request, to wait for: until `stop_waiting` nobody else may.
     /// `None`: it has ended.
     pub fn start_waiting(&self, py: Python<'_>) -> PyResult<Option<RequestId>> {
-        match &mut *self.state.lock() {
-            State::Open { waited_for: true, .. } => {
-                Err(errors::raise(py, "BusyError", "another thread waits for this request", None))
+        match self.reserve() {
+            Reserved::Yes(request) => Ok(Some(request)),
+            Reserved::Ended => Ok(None),
+            Reserved::Busy => {
+                let why = "another thread waits for this request";
+                Err(errors::raise(py, "BusyError", why, None))
             }
+        }
+    }
+
+    fn reserve(&self) -> Reserved {
+        match &mut *self.state.lock() {
+            State::Open { waited_for: true, .. } | State::Ending => Reserved::Busy,
             State::Open { request, waited_for, .. } => {
                 *waited_for = true;
-                Ok(Some(*request))
+                Reserved::Yes(*request)
             }
-            _ => Ok(None),
+            State::Done { .. } | State::Failed { .. } | State::Cancelled => Reserved::Ended,
         }
     }
 
@@ -125,40 +155,38 @@ impl Request {
         }
     }
 
-    /// The core says how the request ended.
+    /// The core says how the request ended. Called once for each, by whoever learnt it.
     pub fn finish(&self, py: Python<'_>, status: diolkos::Status) {
-        let endpoint = self.endpoint.get();
-        let mut error = match self.kind {
-            Kind::Connect => None,
-            Kind::Receive | Kind::Send => errors::failure(py, endpoint, &status),
+        let endpoint = self.endpoint.bind(py);
+        let open = std::mem::replace(&mut *self.state.lock(), State::Ending);
+        let (next, leftover) = match open {
+            State::Open { request, lent, .. } => match self.failure(py, request, &status) {
+                Some(error) => (State::failed(py, status, error), Some(lent)),
+                None => match received(endpoint, lent, &status) {
+                    Ok((message, leftover)) => (State::Done { status, message }, leftover),
+                    Err(error) => (State::failed(py, status, error), None),
+                },
+            },
+            ended => (ended, None),
         };
-        let mut state = self.state.lock();
-        let State::Open { request, .. } = *state else { return };
-        if self.kind == Kind::Connect {
-            error = endpoint
-                .core
-                .connected(request, &status)
-                .err()
-                .map(|error| errors::from_core(py, error));
-        }
-        let lent = match std::mem::replace(&mut *state, State::Cancelled) {
-            State::Open { lent, .. } => lent,
-            _ => Lent::Nothing,
-        };
-        let leftover = match error {
-            Some(error) => {
-                *state = State::Failed { status, error };
-                Some(lent)
-            }
-            None => {
-                let (received, leftover) = keep(self.kind, lent, &status);
-                *state = State::Done { status, received };
-                leftover
-            }
-        };
-        drop(state);
-        // Without the lock: letting go of an object may run any code.
+        *self.state.lock() = next;
         drop(leftover);
+    }
+
+    fn failure(
+        &self,
+        py: Python<'_>,
+        request: RequestId,
+        status: &diolkos::Status,
+    ) -> Option<PyErr> {
+        let endpoint = self.endpoint.get();
+        match self.kind {
+            Kind::Connect => {
+                let connected = endpoint.core.connected(request, status);
+                connected.err().map(|error| errors::from_core(py, error))
+            }
+            Kind::Receive | Kind::Send => errors::failure(py, endpoint, status),
+        }
     }
 
     /// The request ended because its endpoint was closed.
@@ -177,13 +205,15 @@ impl Request {
 
     /// The status of a request that has ended; its exception when it failed.
     pub fn outcome(&self, py: Python<'_>) -> PyResult<Option<Status>> {
-        match &*self.state.lock() {
-            State::Open { .. } => Ok(None),
-            State::Done { status, .. } => Ok(Some(Status::new(self.endpoint.bind(py), *status))),
-            State::Failed { error, .. } => Err(error.clone_ref(py)),
-            State::Cancelled => {
-                Err(errors::raise(py, "Cancelled", "the request was cancelled", None))
-            }
+        let status = match &*self.state.lock() {
+            State::Open { .. } | State::Ending => return Ok(None),
+            State::Done { status, .. } => Some(*status),
+            State::Failed { error, .. } => return Err(error.clone_ref(py)),
+            State::Cancelled => None,
+        };
+        match status {
+            Some(status) => Ok(Some(Status::new(self.endpoint.bind(py), status))),
+            None => Err(errors::raise(py, "Cancelled", "the request was cancelled", None)),
         }
     }
 
@@ -228,16 +258,20 @@ impl Request {
     }
 }
 
-/// What stays of the memory of a request that ended well, and what goes.
-fn keep(kind: Kind, lent: Lent, status: &diolkos::Status) -> (Received, Option<Lent>) {
-    match lent {
-        owned @ Lent::Owned(_) if kind == Kind::Receive => {
-            // SAFETY: the receive into this memory has completed with this status.
-            let data = unsafe { owned.received(status.transferred_bytes) };
-            (data.map_or(Received::Elsewhere, Received::Memory), None)
-        }
-        other => (Received::Elsewhere, Some(other)),
+/// The message of a receive that ended well, if it went into memory of its own; else the memory
+/// that can go.
+fn received(
+    endpoint: &Bound<'_, Endpoint>,
+    lent: Lent,
+    status: &diolkos::Status,
+) -> PyResult<(Option<Py<Message>>, Option<Lent>)> {
+    if !matches!(lent, Lent::Owned(_)) {
+        return Ok((None, Some(lent)));
     }
+    // SAFETY: the receive into this memory has completed with this status.
+    let data = unsafe { lent.received(status.transferred_bytes) }.unwrap_or_default();
+    let message = Message::new(endpoint, *status, data);
+    Ok((Some(Py::new(endpoint.py(), message)?), None))
 }
 
 #[pymethods]
@@ -257,17 +291,17 @@ impl Request {
     }
 
     fn test(&self, py: Python<'_>) -> PyResult<Option<Status>> {
-        let request = match &*self.state.lock() {
-            State::Open { request, waited_for: false, .. } => Some(*request),
-            State::Open { .. } => return Ok(None),
-            _ => None,
-        };
-        if let Some(request) = request {
-            match self.endpoint.get().core.test(request) {
+        match self.reserve() {
+            Reserved::Ended => return self.outcome(py),
+            Reserved::Busy => return Ok(None),
+            Reserved::Yes(request) => match self.endpoint.get().core.test(request) {
                 Ok(Some(status)) => self.finish(py, status),
-                Ok(None) => return Ok(None),
-                Err(error) => return Err(self.after_error(py, error)),
-            }
+                Ok(None) => self.stop_waiting(),
+                Err(error) => {
+                    self.stop_waiting();
+                    return Err(self.after_error(py, error));
+                }
+            },
         }
         self.outcome(py)
     }
@@ -278,34 +312,26 @@ impl Request {
 
     #[getter]
     fn done(&self) -> bool {
-        !matches!(&*self.state.lock(), State::Open { .. })
+        !matches!(&*self.state.lock(), State::Open { .. } | State::Ending)
     }
 
     #[getter]
     fn message(&self, py: Python<'_>) -> PyResult<Option<Py<Message>>> {
-        let mut state = self.state.lock();
-        let State::Done { status, received } = &mut *state else {
-            return Err(PyValueError::new_err("the request has not ended well; wait for it"));
-        };
-        if let Received::Memory(data) = received {
-            let data = std::mem::take(data);
-            let message = Message::new(self.endpoint.bind(py), *status, data);
-            *received = Received::Message(Py::new(py, message)?);
-        }
-        match received {
-            Received::Message(message) => Ok(Some(message.clone_ref(py))),
-            _ => Ok(None),
+        match &*self.state.lock() {
+            State::Done { message, .. } => {
+                Ok(message.as_ref().map(|message| message.clone_ref(py)))
+            }
+            _ => Err(PyValueError::new_err("the request has not ended well; wait for it")),
         }
     }
 
     #[getter]
     fn peer(&self, py: Python<'_>) -> Option<Peer> {
-        match &*self.state.lock() {
-            State::Done { status, .. } | State::Failed { status, .. } => {
-                Some(Peer::new(self.endpoint.bind(py), status.source))
-            }
-            State::Open { .. } | State::Cancelled => None,
-        }
+        let source = match &*self.state.lock() {
+            State::Done { status, .. } | State::Failed { status, .. } => status.source,
+            State::Open { .. } | State::Ending | State::Cancelled => return None,
+        };
+        Some(Peer::new(self.endpoint.bind(py), source))
     }
 
     fn __repr__(&self) -> String {
@@ -315,7 +341,7 @@ impl Request {
             Kind::Send => "send",
         };
         let state = match &*self.state.lock() {
-            State::Open { .. } => "under way",
+            State::Open { .. } | State::Ending => "under way",
             State::Done { .. } => "done",
             State::Failed { .. } => "failed",
             State::Cancelled => "cancelled",
@@ -356,7 +382,7 @@ impl Drop for Request {
         };
         let endpoint = self.endpoint.get();
         match self.kind {
-            Kind::Send => endpoint.adopt(request, lent),
+            Kind::Send => endpoint.adopt(request, orphans::Kind::Message, lent),
             Kind::Receive => crate::transfer::abandon(endpoint, request, lent),
             Kind::Connect => {
                 let _ = endpoint.core.cancel(request);

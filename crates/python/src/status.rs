@@ -6,11 +6,11 @@
 //! out, and when nobody else has kept it, it is filled in once more ([`Recycled`]).
 
 use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diolkos::StatusCode;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 
 use crate::endpoint::Endpoint;
 use crate::link::Link;
@@ -69,9 +69,10 @@ impl Recycled {
         values: diolkos::Status,
     ) -> PyResult<Py<Status>> {
         let py = endpoint.py();
-        if let Some(last) = &*self.0.lock()
+        if let Some(last) = self.0.try_lock()
+            && let Some(last) = &*last
             && reference_count(py, last) == 1
-            && references_are_exact(py)
+            && REFERENCES_ARE_EXACT.load(Ordering::Relaxed)
         {
             // SAFETY: the only reference is ours and stays behind the lock, so nobody else can
             // read the cell or get at the object meanwhile.
@@ -90,6 +91,7 @@ impl Recycled {
         let py = endpoint.py();
         let status = Py::new(py, Status::new(endpoint, values))?;
         let previous = self.0.lock().replace(status.clone_ref(py));
+        // Without the lock: see `lock`.
         drop(previous);
         Ok(status)
     }
@@ -103,14 +105,14 @@ fn reference_count(_py: Python<'_>, object: &Py<Status>) -> isize {
 
 /// Whether the count of an object's references can be believed: without an interpreter lock, other
 /// threads may be about to change it.
-#[inline(always)]
-fn references_are_exact(py: Python<'_>) -> bool {
-    static EXACT: PyOnceLock<bool> = PyOnceLock::new();
-    *EXACT.get_or_init(py, || {
-        let enabled = py.import("sys").and_then(|sys| sys.call_method0("_is_gil_enabled"));
-        // Interpreters without the question always have the lock.
-        enabled.and_then(|answer| answer.is_truthy()).unwrap_or(true)
-    })
+static REFERENCES_ARE_EXACT: AtomicBool = AtomicBool::new(false);
+
+/// Finds out about this interpreter, when the module is loaded.
+pub fn prepare(py: Python<'_>) {
+    let enabled = py.import("sys").and_then(|sys| sys.call_method0("_is_gil_enabled"));
+    // Interpreters without the question always have the lock.
+    let exact = enabled.and_then(|answer| answer.is_truthy()).unwrap_or(true);
+    REFERENCES_ARE_EXACT.store(exact, Ordering::Relaxed);
 }
 
 #[pymethods]

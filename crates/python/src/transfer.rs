@@ -24,6 +24,7 @@ use crate::errors;
 use crate::lent::Lent;
 use crate::lock::Mutex;
 use crate::message::Message;
+use crate::orphans;
 use crate::peer::Peer;
 use crate::request::Request;
 use crate::status::Status;
@@ -45,8 +46,15 @@ pub fn open(py: Python<'_>, options: OpenOptions) -> PyResult<diolkos::Endpoint>
     std::thread::Builder::new()
         .name("diolkos-open".into())
         .spawn(move || {
+            // Signals are the business of the thread that waits for us.
+            let opened = loop {
+                match diolkos::Endpoint::open(&options) {
+                    Err(diolkos::Error::Interrupted) => {}
+                    opened => break opened,
+                }
+            };
             // Nobody listens any more when the wait was interrupted.
-            let _ = sender.send(diolkos::Endpoint::open(&options));
+            let _ = sender.send(opened);
         })
         .map_err(|error| errors::raise(py, "LimitError", &error.to_string(), None))?;
     let receiver = Mutex::new(receiver);
@@ -144,7 +152,7 @@ fn finish_send(
             errors::failure(py, this, &status).map_or(Ok(()), Err)
         }
         Ok(None) => {
-            this.adopt(request, Lent::Buffer(buffer));
+            this.adopt(request, orphans::Kind::Message, Lent::Buffer(buffer));
             Err(errors::timeout(
                 py,
                 "the receiver has not taken the message in time; it may still be delivered, \
@@ -152,7 +160,7 @@ fn finish_send(
             ))
         }
         Err(error) => {
-            this.adopt(request, Lent::Buffer(buffer));
+            this.adopt(request, orphans::Kind::Message, Lent::Buffer(buffer));
             Err(error)
         }
     }
@@ -467,11 +475,11 @@ fn fill_claimed(
             Some(error) => Err(error),
         },
         Ok(None) => {
-            this.adopt(request, lent);
+            this.adopt(request, orphans::Kind::Message, lent);
             Err(errors::timeout(py, "the sender of the message stalled; the message is lost"))
         }
         Err(error) => {
-            this.adopt(request, lent);
+            this.adopt(request, orphans::Kind::Message, lent);
             Err(error)
         }
     }
@@ -493,11 +501,11 @@ pub fn late(
     match waiting::complete(py, &this.core, request, Some(Instant::now() + GRACE)) {
         Ok(Some(status)) => Ok((status, lent)),
         Ok(None) => {
-            this.adopt(request, lent);
+            this.adopt(request, orphans::Kind::Message, lent);
             Err(errors::timeout(py, "the sender of the message stalled; the message is lost"))
         }
         Err(error) => {
-            this.adopt(request, lent);
+            this.adopt(request, orphans::Kind::Message, lent);
             Err(error)
         }
     }
@@ -508,6 +516,6 @@ pub fn late(
 pub fn abandon(endpoint: &Endpoint, request: RequestId, lent: Lent) {
     // Cancelled, or ended with the endpoint: the memory is free. Else the core still writes to it.
     if matches!(endpoint.core.cancel(request), Ok(false)) {
-        endpoint.adopt(request, lent);
+        endpoint.adopt(request, orphans::Kind::Message, lent);
     }
 }

@@ -7,9 +7,10 @@
 //!   attached:  between slices: signals, and the user's deadline
 //! ```
 //!
-//! Giving up the interpreter's lock and taking it back costs more than a short message, so a message
-//! that comes while we spin never pays for it. A signal usually interrupts the sleep of its own
-//! (`Error::Interrupted`); one that was delivered to another thread is seen at the end of a slice.
+//! Giving up the interpreter's lock and taking it back costs more than a short message, so a
+//! message that comes while we spin never pays for it. A signal usually interrupts the sleep of
+//! its own (`Error::Interrupted`); one that was delivered to another thread is seen at the end of a
+//! slice.
 
 use std::time::{Duration, Instant};
 

@@ -63,6 +63,7 @@ macro_rules! conformance {
                 ping_pong_between_sleepers,
                 an_event_loop_is_woken,
                 all_ways_of_waiting_share_an_endpoint,
+                who_wakes_up_leaves_the_others_asleep,
                 a_deadline_is_kept,
                 a_deadline_is_kept_under_a_flood,
                 a_signal_interrupts_one_wait_and_loses_nothing,

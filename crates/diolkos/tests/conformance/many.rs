@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use diolkos::{Endpoint, Error, Selector, StatusCode};
+use diolkos::{Error, Selector, StatusCode};
 
 use crate::Maker;
 use crate::port::{
@@ -175,31 +175,30 @@ pub fn what_was_sent_before_a_close_arrives(make: Maker) {
     }
 }
 
-/// Memory of this process that is backed by channel files, in bytes.
-fn shared_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").expect("our own status");
-    let line = text.lines().find(|line| line.starts_with("RssShmem:")).expect("a count");
+/// Bytes of memory that stand behind a mapping of this process, shared ones in proportion.
+fn bytes_behind(base: usize) -> u64 {
+    let text = std::fs::read_to_string("/proc/self/smaps").expect("our own mappings");
+    let start = format!("{base:x}-");
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(&start));
+    let line = lines.find(|line| line.starts_with("Pss:")).expect("it is mapped");
     let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
     kib.expect("a number") << 10
 }
 
 pub fn idle_memory_is_small(make: Maker) {
-    // Both ends of a channel are mapped here, each file twice; tests that run beside this one may
-    // add theirs, so the smallest of several readings counts.
-    const CHANNELS: u64 = 32;
-    let least = |count: u64| {
-        (0..5)
-            .map(|_| {
-                let endpoints: (Endpoint, Endpoint) = (lonely(0), lonely(1));
-                let before = shared_bytes();
-                let ports: Vec<_> =
-                    (0..count).map(|_| join(make, &endpoints.0, &endpoints.1)).collect();
-                let grown = shared_bytes().saturating_sub(before);
-                drop(ports);
-                grown
-            })
-            .min()
-    };
-    let grown = least(CHANNELS).expect("a reading") / CHANNELS;
-    assert!(grown <= 256 << 10, "an idle channel takes {grown} bytes on both sides");
+    let (a, b) = (lonely(0), lonely(1));
+    let (a_end, b_end) = make().expect("a channel");
+    let regions = [&a_end.outgoing, &a_end.incoming, &b_end.outgoing, &b_end.incoming];
+    let bases = regions.map(|region| region.base().as_ptr() as usize);
+    let bytes = || bases.map(bytes_behind).iter().sum::<u64>();
+    let to_b = Port { peer: a.adopt(a_end).expect("a usable end"), endpoint: a };
+    let to_a = Port { peer: b.adopt(b_end).expect("a usable end"), endpoint: b };
+    assert!(bytes() <= 256 << 10, "a fresh channel takes {} bytes", bytes());
+    for number in 0..10 {
+        to_b.send(number, 500, 1);
+        to_a.receive(number, 500, &tag(1));
+        to_a.send(number, 500, 1);
+        to_b.receive(number, 500, &tag(1));
+    }
+    assert!(bytes() <= 256 << 10, "a channel for short messages takes {} bytes", bytes());
 }

@@ -174,6 +174,37 @@ pub fn all_ways_of_waiting_share_an_endpoint(make: Maker) {
     }
 }
 
+pub fn who_wakes_up_leaves_the_others_asleep(make: Maker) {
+    // Each says to the peers that it is awake, while another still relies on being rung for.
+    let (a, b) = pair(make);
+    for round in 0..20 {
+        let before = b.sleeps();
+        let sleeper = b.clone();
+        let thread = std::thread::spawn(move || sleeper.receive(round, 8, &tag(1)));
+        until_asleep(&b.endpoint, before);
+        b.endpoint.arm().expect("armed");
+        b.endpoint.disarm().expect("disarmed");
+        drop(b.endpoint.doze().expect("dozing"));
+        a.send(round, 8, 1);
+        thread.join().expect("the sleeper");
+
+        let mut receiving = b.irecv(8, &tag(2));
+        assert!(!b.endpoint.arm().expect("armed"));
+        let other = b.irecv(8, &tag(3));
+        let late = Some(Instant::now() + Duration::from_millis(1));
+        let request = other.request.expect("posted");
+        assert_eq!(b.endpoint.wait(request, late).expect("a wait"), None);
+        drop(b.endpoint.doze().expect("dozing"));
+        a.send(round, 8, 2);
+        wait_for_descriptor(&b, &receiving, false);
+        b.endpoint.disarm().expect("disarmed");
+        let status = receiving.test(&b.endpoint).expect("it has come");
+        expect(&status, &receiving.ended(), round, 8);
+        assert!(b.endpoint.cancel(request).expect("a receive"));
+        other.ended();
+    }
+}
+
 pub fn a_deadline_is_kept(make: Maker) {
     let (_a, b) = pair(make);
     let receiving = b.irecv(8, &tag(1));
@@ -409,18 +440,20 @@ pub fn a_handler_that_takes_its_time_delays_nobody_for_ever(make: Maker) {
                 HandlerAction::Finished
             })))
             .expect("a handler");
+        let before = b.sleeps();
         let first = b.clone();
         let handles = std::thread::spawn(move || first.receive(round, 8, &tag(1)));
+        until_asleep(&b.endpoint, before);
         a.send(round, 8, 99);
         inside_rx.recv().expect("the handler runs");
         // Behind the handler's message: one for a second thread, which goes to sleep over it, and
-        // then the one that the first thread waits for.
+        // the one that the first thread waits for. Nobody rings for them any more.
         a.send(round, 8, 2);
+        a.send(round, 8, 1);
         let before = b.sleeps();
         let second = b.clone();
         let sleeps = std::thread::spawn(move || second.receive(round, 8, &tag(2)));
         until_asleep(&b.endpoint, before);
-        a.send(round, 8, 1);
         drop(leave_tx);
         handles.join().expect("the thread of the handler");
         sleeps.join().expect("the thread that slept");

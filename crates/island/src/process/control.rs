@@ -26,6 +26,22 @@ const SEND_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Packet {
     pub bytes: Vec<u8>,
     pub descriptors: Vec<OwnedFd>,
+    /// Some of its descriptors are lost: this process has no room for them.
+    pub cut: bool,
+}
+
+impl Packet {
+    /// The packet with all of its descriptors.
+    ///
+    /// # Errors
+    /// [`IslandError::System`] with `EMFILE` when this process had no room for them.
+    pub fn whole(self) -> Result<Self, IslandError> {
+        if self.cut {
+            let errno = Errno::MFILE;
+            return Err(IslandError::System { call: "receiving descriptors", errno });
+        }
+        Ok(self)
+    }
 }
 
 /// A connection to the backend of a runtime directory.
@@ -127,12 +143,13 @@ impl Control {
             let what = format!("a packet of more than {PACKET_BYTES_MAX} bytes");
             return Err(IslandError::BackendMisbehaved { what });
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) {
-            // The kernel cuts when there are too many, and also when this process has no room.
-            let errno = Errno::MFILE;
-            return Err(IslandError::System { call: "receiving descriptors", errno });
+        // The kernel cuts when there are too many, and also when this process has no room.
+        let cut = received.flags.contains(ReturnFlags::CTRUNC);
+        if cut && descriptors.len() >= DESCRIPTORS_MAX {
+            let what = format!("a packet of more than {DESCRIPTORS_MAX} descriptors");
+            return Err(IslandError::BackendMisbehaved { what });
         }
-        Ok(Some(Packet { bytes: self.buffer[..received.bytes].to_vec(), descriptors }))
+        Ok(Some(Packet { bytes: self.buffer[..received.bytes].to_vec(), descriptors, cut }))
     }
 
     /// Waits for the next packet.

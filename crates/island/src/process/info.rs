@@ -34,7 +34,7 @@ pub fn query_info(runtime_dir: Option<&Path>) -> Result<(Value, Vec<Region>), Is
     let (mut backend, mut endpoints, mut channels) = (Value::Null, Vec::new(), Vec::new());
     let mut homes = Vec::new();
     for _ in 0..PAGES_MAX {
-        let packet = control.receive_until(deadline)?;
+        let packet = control.receive_until(deadline)?.whole()?;
         let mut page: Value = serde_json::from_slice(&packet.bytes)
             .map_err(|error| misbehaved(&format!("a packet that is not JSON: {error}")))?;
         if page["type"] != "info" {

@@ -41,7 +41,7 @@ use std::time::{Duration, Instant};
 
 use diolkos_shm::{Region, fork};
 
-use crate::{Event, Identity, Island, IslandError, PeerIdentity, Road, Target};
+use crate::{ChannelEnds, Event, Identity, Island, IslandError, PeerIdentity, Road, Target};
 use control::{Control, Packet};
 use messages::{CLAIMS_PER_PACKET_MAX, Claim, Reply, Request, Resume, TargetWord};
 use runtime_dir::RuntimeDir;
@@ -191,7 +191,14 @@ impl ProcessIsland {
                 if existing {
                     return Ok(ticket.map(|ticket| Event::AlreadyConnected { ticket, channel }));
                 }
-                let ends = grant::channel_ends(channel, peer, road, reason, packet.descriptors)?;
+                let ends = match channel_ends(packet, channel, peer, road, reason) {
+                    Ok(ends) => ends,
+                    Err(error @ IslandError::System { .. }) => {
+                        self.decline(channel);
+                        return Ok(ticket.map(|ticket| Event::Refused { ticket, error }));
+                    }
+                    Err(error) => return Err(error),
+                };
                 self.hold(&ends);
                 Ok(Some(match ticket {
                     Some(ticket) => Event::Connected { ticket, ends: Box::new(ends) },
@@ -201,7 +208,15 @@ impl ProcessIsland {
                 }))
             }
             Reply::Introduced { channel, peer, road, reason } => {
-                let ends = grant::channel_ends(channel, peer, road, reason, packet.descriptors)?;
+                let ends = match channel_ends(packet, channel, peer, road, reason) {
+                    Ok(ends) => ends,
+                    // Whoever wanted to meet us sees that we left.
+                    Err(IslandError::System { .. }) => {
+                        self.decline(channel);
+                        return Ok(None);
+                    }
+                    Err(error) => return Err(error),
+                };
                 self.hold(&ends);
                 Ok(Some(Event::Introduced(Box::new(ends))))
             }
@@ -218,7 +233,13 @@ impl ProcessIsland {
         }
     }
 
-    fn hold(&mut self, ends: &crate::ChannelEnds) {
+    /// This process has no descriptors or memory for a channel: the backend did nothing wrong, and
+    /// hears that the channel has ended.
+    fn decline(&mut self, channel: u64) {
+        self.tell(&Request::Disconnect { id: messages::UNANSWERED_ID, channel });
+    }
+
+    fn hold(&mut self, ends: &ChannelEnds) {
         let held = Held { peer: ends.peer.clone(), road: ends.road };
         self.held.insert(ends.channel, held);
     }
@@ -451,6 +472,18 @@ impl Drop for ProcessIsland {
     }
 }
 
+/// The end of a granted channel.
+fn channel_ends(
+    packet: Packet,
+    channel: u64,
+    peer: PeerIdentity,
+    road: Road,
+    reason: String,
+) -> Result<ChannelEnds, IslandError> {
+    let descriptors = packet.whole()?.descriptors;
+    grant::channel_ends(channel, peer, road, reason, descriptors)
+}
+
 /// A checked `opened`.
 struct Opened {
     identity: Identity,
@@ -461,6 +494,7 @@ struct Opened {
 impl Opened {
     /// Takes the answer to an open apart.
     fn take(packet: Packet) -> Result<Self, IslandError> {
+        let packet = packet.whole()?;
         match Reply::parse(&packet.bytes)? {
             Reply::Opened(opened) => Ok(Self {
                 home: grant::home(packet.descriptors)?,

@@ -150,6 +150,10 @@ fn untrusted(path: &Path, what: &str) -> IslandError {
 }
 
 fn cannot(what: &str, path: &Path, errno: Errno) -> IslandError {
+    if let Errno::MFILE | Errno::NFILE | Errno::NOMEM = errno {
+        // Nothing is wrong with the directory.
+        return IslandError::System { call: "open", errno };
+    }
     let what = format!("the runtime directory {} cannot {what}: {errno}", path.display());
     IslandError::BackendUnavailable { what }
 }
