@@ -228,16 +228,21 @@ pub fn a_deadline_is_kept_under_a_flood(make: Maker) {
     let flood = {
         let stop = Arc::clone(&stop);
         std::thread::spawn(move || {
+            let mut pending: Option<Lent> = None;
             while !stop.load(Ordering::Relaxed) {
-                match a.try_isend(vec![0; 8], &crate::port::info(1)) {
-                    Ok(mut sending) if sending.request.is_some() => {
-                        while !stop.load(Ordering::Relaxed) && sending.test(&a.endpoint).is_none() {
-                        }
+                pending = match pending {
+                    Some(mut sending) => match sending.test(&a.endpoint) {
+                        None => Some(sending),
+                        Some(_) => None,
+                    },
+                    None => {
+                        let sent = a.try_isend(vec![0; 8], &crate::port::info(1));
+                        Some(sent.expect("a send")).filter(|sending| sending.request.is_some())
                     }
-                    Ok(_) => {}
-                    Err(error) => panic!("{error}"),
-                }
+                };
             }
+            a.endpoint.close();
+            pending.map(Lent::ended);
         })
     };
     let buffer =
