@@ -607,8 +607,9 @@ impl Core {
                     self.peer_died(peer);
                     happened = true;
                 }
-                // Edge-triggered and never read: the rings say what happened.
-                Token::Doorbell | Token::Wakeup => {}
+                // The rings say what happened. Our own bell is edge-triggered and never read.
+                Token::Doorbell(peer) => self.silence_doorbell(peer),
+                Token::Wakeup => {}
             }
         }
         happened
