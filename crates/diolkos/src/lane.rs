@@ -13,10 +13,10 @@ use diolkos_shm::words::Words;
 use diolkos_shm::{Cell, Consumer, PayloadRef, PeerFault, Producer, PushError, Region};
 use diolkos_shm::{RegionError, Sink, Source};
 
-/// The payload of a cell: here already, or still in the peer's area.
+/// The payload of a cell, still in the peer's memory: in the cell, or in the area.
 #[derive(Clone, Copy, Debug)]
 pub enum Payload {
-    Inline { words: [u64; 4], len_bytes: u16 },
+    Inline { len_bytes: u16 },
     Area(PayloadRef),
 }
 
@@ -143,9 +143,9 @@ impl Lane for ShmLane {
 
     #[inline(always)]
     fn peek(&mut self) -> Result<Option<(Frame, Payload)>, LaneFault> {
-        let Some(cell) = self.consumer.peek() else { return Ok(None) };
+        let Some(cell) = self.consumer.peek_frame() else { return Ok(None) };
         let payload = match self.consumer.payload(&cell).map_err(fault)? {
-            None => Payload::Inline { words: cell.body, len_bytes: cell.inline_len },
+            None => Payload::Inline { len_bytes: cell.inline_len },
             Some(place) => Payload::Area(place),
         };
         Ok(Some((Frame { kind: cell.kind, flags: cell.flags, words: cell.words }, payload)))
@@ -154,7 +154,7 @@ impl Lane for ShmLane {
     #[inline(always)]
     fn payload_len(payload: &Payload) -> usize {
         match payload {
-            Payload::Inline { len_bytes, .. } => usize::from(*len_bytes),
+            Payload::Inline { len_bytes } => usize::from(*len_bytes),
             Payload::Area(place) => place.len_bytes(),
         }
     }
@@ -162,11 +162,11 @@ impl Lane for ShmLane {
     #[inline(always)]
     fn copy(&self, payload: &Payload, sink: &Sink, at: usize) -> usize {
         match payload {
-            Payload::Inline { words, len_bytes } if at == 0 => {
-                sink.write_inline(words, usize::from(*len_bytes))
+            Payload::Inline { len_bytes } if at == 0 => {
+                self.consumer.copy_inline(usize::from(*len_bytes), sink)
             }
-            Payload::Inline { words, len_bytes } => {
-                sink.skip(at).write_inline(words, usize::from(*len_bytes))
+            Payload::Inline { len_bytes } => {
+                self.consumer.copy_inline(usize::from(*len_bytes), &sink.skip(at))
             }
             Payload::Area(place) => self.consumer.copy_payload(*place, sink, at),
         }
@@ -174,7 +174,8 @@ impl Lane for ShmLane {
 
     fn copy_to_vec(&self, payload: &Payload, to: &mut Vec<u8>) {
         match payload {
-            Payload::Inline { words, len_bytes } => {
+            Payload::Inline { len_bytes } => {
+                let words = self.consumer.inline_words();
                 let bytes: [u8; INLINE_BYTES] =
                     std::array::from_fn(|i| words[i / 8].to_le_bytes()[i % 8]);
                 to.extend_from_slice(&bytes[..usize::from(*len_bytes)]);

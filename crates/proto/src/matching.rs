@@ -12,8 +12,8 @@
 //!    them in order of arrival.
 //!
 //! Queues are scanned in order: programs match near the front, and a short scan of contiguous
-//! memory beats a hash table there. Both sides count arrivals, so that a search over several
-//! context ids still finds the oldest.
+//! memory beats a hash table there. Arrivals are counted, so that a search over several context
+//! ids still finds the oldest.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -92,18 +92,23 @@ impl ContextBits {
 const IDLE_CONTEXTS_MAX: usize = 64;
 
 #[derive(Debug)]
-struct Entry<K, T> {
-    key: K,
-    order: u64,
-    value: T,
+struct Posted<P> {
+    key: Pattern,
+    value: P,
 }
 
-type Queue<K, T> = VecDeque<Entry<K, T>>;
+#[derive(Debug)]
+struct Unexpected<U> {
+    key: Key,
+    /// When it came, as a count: a search over several context ids finds the oldest.
+    order: u64,
+    value: U,
+}
 
 #[derive(Debug)]
 struct Queues<P, U> {
-    posted: Queue<Pattern, P>,
-    unexpected: Queue<Key, U>,
+    posted: VecDeque<Posted<P>>,
+    unexpected: VecDeque<Unexpected<U>>,
 }
 
 impl<P, U> Queues<P, U> {
@@ -115,6 +120,29 @@ impl<P, U> Queues<P, U> {
 impl<P, U> Default for Queues<P, U> {
     fn default() -> Self {
         Self { posted: VecDeque::new(), unexpected: VecDeque::new() }
+    }
+}
+
+/// A receive that a message fits, still in the list.
+pub struct Front<'a, P> {
+    value: P,
+    posted: &'a mut VecDeque<Posted<P>>,
+    count: &'a mut usize,
+}
+
+impl<P: Copy> Front<'_, P> {
+    /// The receive.
+    #[inline(always)]
+    #[must_use]
+    pub fn value(&self) -> P {
+        self.value
+    }
+
+    /// Takes it out of the list.
+    #[inline(always)]
+    pub fn take(self) {
+        self.posted.pop_front();
+        *self.count -= 1;
     }
 }
 
@@ -170,13 +198,9 @@ impl<P: Copy, U: Copy> Matcher<P, U> {
     #[inline]
     pub fn post(&mut self, pattern: Pattern, value: P) {
         debug_assert!(self.context.fixed_by(pattern.mask));
-        let order = self.count_up();
         self.posted_count += 1;
-        self.queues(self.context.id(pattern.value)).posted.push_back(Entry {
-            key: pattern,
-            order,
-            value,
-        });
+        let posted = &mut self.queues(self.context.id(pattern.value)).posted;
+        posted.push_back(Posted { key: pattern, value });
     }
 
     /// Finds the oldest receive for a message; `stays` says whether it remains posted.
@@ -207,16 +231,29 @@ impl<P: Copy, U: Copy> Matcher<P, U> {
         Some(value)
     }
 
+    /// The first of the posted receives, if a message fits it: the shortest way to most matches.
+    #[inline(always)]
+    pub fn front_for(&mut self, key: &Key) -> Option<Front<'_, P>> {
+        let queues = match self.context.id(key.match_info) {
+            0 => &mut self.first,
+            id => self.others.get_mut(&id)?,
+        };
+        let front = queues.posted.front()?;
+        if !front.key.fits(key) {
+            return None;
+        }
+        let value = front.value;
+        Some(Front { value, posted: &mut queues.posted, count: &mut self.posted_count })
+    }
+
     /// Adds a message that found no receive.
     #[inline]
     pub fn push_unexpected(&mut self, key: Key, value: U) {
-        let order = self.count_up();
+        self.next_order += 1;
+        let order = self.next_order;
         self.unexpected_count += 1;
-        self.queues(self.context.id(key.match_info)).unexpected.push_back(Entry {
-            key,
-            order,
-            value,
-        });
+        let unexpected = &mut self.queues(self.context.id(key.match_info)).unexpected;
+        unexpected.push_back(Unexpected { key, order, value });
     }
 
     /// The oldest message that fits a pattern; it stays.
@@ -270,12 +307,6 @@ impl<P: Copy, U: Copy> Matcher<P, U> {
         }
         self.unexpected_count -= removed.len();
         removed
-    }
-
-    #[inline(always)]
-    fn count_up(&mut self) -> u64 {
-        self.next_order += 1;
-        self.next_order
     }
 
     #[inline(always)]

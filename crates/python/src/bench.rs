@@ -295,12 +295,15 @@ pub fn bench_rate(
     side.run(py, |side| {
         let started = Instant::now();
         let mut left = count;
+        // As in the C loop, the table of requests is not made anew for each window.
+        let mut requests = Vec::with_capacity(window.min(count));
         while left > 0 {
             let messages = left.min(window);
+            requests.clear();
             if initiator {
-                send_window(side, messages, left as u64)?;
+                send_window(side, messages, left as u64, &mut requests)?;
             } else {
-                receive_window(side, messages, left as u64)?;
+                receive_window(side, messages, left as u64, &mut requests)?;
             }
             left -= messages;
         }
@@ -323,26 +326,34 @@ pub fn bench_stream(
 }
 
 /// Sends a window of messages that all carry the window's number, and waits for the answer.
-fn send_window(side: &mut Side, messages: usize, word: u64) -> Result<(), Stop> {
+fn send_window(
+    side: &mut Side,
+    messages: usize,
+    word: u64,
+    pending: &mut Vec<RequestId>,
+) -> Result<(), Stop> {
     let size = side.buffer.len();
     side.write_word(word);
-    let mut pending = Vec::new();
     for _ in 0..messages {
         if let Sent::Pending(request) = side.send(PAYLOAD, size)? {
             pending.push(request);
         }
     }
-    side.wait_all(&pending)?;
+    side.wait_all(pending)?;
     let answer = side.receive(ANSWER)?;
     side.wait(answer).map(drop)
 }
 
-fn receive_window(side: &mut Side, messages: usize, word: u64) -> Result<(), Stop> {
-    let mut posted = Vec::with_capacity(messages);
+fn receive_window(
+    side: &mut Side,
+    messages: usize,
+    word: u64,
+    posted: &mut Vec<RequestId>,
+) -> Result<(), Stop> {
     for _ in 0..messages {
         posted.push(side.receive(PAYLOAD)?);
     }
-    side.wait_all(&posted)?;
+    side.wait_all(posted)?;
     side.check_word(word, word as usize)?;
     let sent = side.send(ANSWER, 0)?;
     side.wait_sent(sent)

@@ -11,7 +11,9 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::layout::CELL_WORDS;
+#[cfg(not(loom))]
+use crate::layout::{CELL_BYTES, CELLS_OFFSET};
+use crate::layout::{CELL_COUNT, CELL_WORDS, WORD_CELLS};
 #[cfg(not(loom))]
 use crate::region::Region;
 use crate::sync::{AtomicU64, Ordering};
@@ -37,7 +39,7 @@ unsafe impl Send for Words {}
 #[cfg(not(loom))]
 unsafe impl Sync for Words {}
 
-/// Words of a cell, or of any other cache line, after one check for all of them.
+/// Words of a cell, which lie inside the region.
 #[derive(Clone, Copy)]
 pub struct Line<'a> {
     #[cfg(not(loom))]
@@ -50,9 +52,13 @@ pub struct Line<'a> {
 
 impl Words {
     /// Sees the whole region as words.
+    ///
+    /// # Panics
+    /// When the region is too short for the cells of a channel: our bug, as every file is longer.
     #[cfg(not(loom))]
     #[must_use]
     pub fn new(region: Arc<Region>) -> Self {
+        assert!(region.len_bytes() >= CELLS_OFFSET + CELL_COUNT * CELL_BYTES);
         let (base, count) = (region.base().cast(), region.len_bytes() / 8);
         Self { region, base, count }
     }
@@ -90,23 +96,21 @@ impl Words {
         self.word(index).store(value, ordering);
     }
 
-    /// The [`CELL_WORDS`] words from `index` on.
-    ///
-    /// # Panics
-    /// When they leave the region: our bug, never a peer's doing.
+    /// The words of the cell with this free-running number.
     #[cfg(not(loom))]
     #[inline(always)]
     #[must_use]
-    pub fn line(&self, index: usize) -> Line<'_> {
-        assert!(index <= self.count - CELL_WORDS);
-        // SAFETY: the words from `index` on lie inside the mapping, as asserted.
+    pub fn cell(&self, number: u64) -> Line<'_> {
+        let index = WORD_CELLS + (number as usize % CELL_COUNT) * CELL_WORDS;
+        // SAFETY: all `CELL_COUNT` cells lie inside the mapping, as `new` asserted.
         Line { base: unsafe { self.base.add(index) }, region: PhantomData }
     }
 
-    /// The [`CELL_WORDS`] words from `index` on.
+    /// The words of the cell with this free-running number.
     #[cfg(loom)]
     #[must_use]
-    pub fn line(&self, index: usize) -> Line<'_> {
+    pub fn cell(&self, number: u64) -> Line<'_> {
+        let index = WORD_CELLS + (number as usize % CELL_COUNT) * CELL_WORDS;
         Line { words: &self.words[index..index + CELL_WORDS] }
     }
 
@@ -157,7 +161,7 @@ impl Line<'_> {
     #[inline(always)]
     fn word(&self, i: usize) -> &AtomicU64 {
         assert!(i < CELL_WORDS);
-        // SAFETY: as in `Words::word`; the whole line was checked by `Words::line`.
+        // SAFETY: as in `Words::word`; the whole line lies inside, by `Words::cell`.
         unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(i)) }
     }
 

@@ -40,6 +40,7 @@
 //! Calling order: any command or `poll`, then `ring_doorbells` is implied (each command rings for
 //! what it sent). `take_handler_call` after every `poll` while a handler is installed.
 
+mod burst;
 mod handler;
 mod multi;
 mod partner;

@@ -72,7 +72,8 @@ impl<L: Lane> Machine<L> {
             deliveries: VecDeque::new(),
             end: StatusCode::Success,
         };
-        let index = self.requests.add(Body::Multi, posted_status(selector))?;
+        let id = self.requests.add(Body::Multi, posted_status(selector))?;
+        let index = id.index();
         self.requests.multis.insert(index, multi);
         while self.requests.multi_takes(index)
             && let Some((_, arrival)) = self.matcher.take_unexpected(&pattern)
@@ -86,7 +87,7 @@ impl<L: Lane> Machine<L> {
         } else {
             self.requests.end_multi(index, StatusCode::Success);
         }
-        Ok(self.requests.id(index))
+        Ok(id)
     }
 
     /// The next event of a multi-receive buffer.
@@ -150,7 +151,7 @@ impl<L: Lane> Requests<L> {
         multi.used = L::sink_len(&multi.sink).min(offset.saturating_add(charge(length)));
         multi.open += 1;
         let status = self.slot(index).status;
-        let child = self.add_required(Body::Posted { sink: part }, status);
+        let child = self.add_required(Body::Posted { sink: part }, status).index();
         self.slot(child).parent = Some((index, offset));
         (child, part)
     }

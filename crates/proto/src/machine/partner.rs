@@ -84,7 +84,7 @@ pub struct Traffic {
 }
 
 pub(super) struct Partner<L: Lane> {
-    generation: u16,
+    pub generation: u16,
     /// `None` when the peer is gone.
     pub lane: Option<L>,
     /// It is gone, as we were told; its last frames are being taken in.

@@ -93,21 +93,13 @@ impl<L: Lane> Machine<L> {
     /// Takes in up to a batch of frames from one partner, and sends what waits for it.
     #[inline]
     pub(super) fn poll_partner(&mut self, index: usize) -> bool {
-        let mut taken = 0;
-        let result = loop {
-            match self.take_frame(index) {
-                Ok(true) => taken += 1,
-                Ok(false) => break Ok(()),
-                Err(fault) => break Err(fault),
-            }
-            if taken == BATCH_CELLS || self.pending_handler.is_some() {
-                break Ok(());
+        let taken = match self.take_batch(index) {
+            Ok(taken) => taken,
+            Err(fault) => {
+                self.part(index, StatusCode::PeerMisbehaved, fault.0, true);
+                return true;
             }
         };
-        if let Err(fault) = result {
-            self.part(index, StatusCode::PeerMisbehaved, fault.0, true);
-            return true;
-        }
         let partner = &mut self.partners[index];
         if taken == 0
             && let Some(lane) = partner.lane.as_mut()
@@ -125,6 +117,23 @@ impl<L: Lane> Machine<L> {
     }
 
     #[inline(always)]
+    fn take_batch(&mut self, index: usize) -> Result<usize, LaneFault> {
+        let mut taken = 0;
+        loop {
+            let burst = self.take_burst(index, BATCH_CELLS - taken)?;
+            taken += burst.taken;
+            if !burst.other || !self.take_frame(index)? {
+                return Ok(taken);
+            }
+            taken += 1;
+            if taken == BATCH_CELLS || self.pending_handler.is_some() {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Takes in the next frame, whatever it is.
+    #[inline(never)]
     fn take_frame(&mut self, index: usize) -> Result<bool, LaneFault> {
         let Some(lane) = self.partners[index].lane.as_mut() else { return Ok(false) };
         let Some((frame, payload)) = lane.peek()? else { return Ok(false) };

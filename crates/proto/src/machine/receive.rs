@@ -118,8 +118,8 @@ impl<L: Lane> Machine<L> {
         }
         self.require_source(selector)?;
         let request = self.requests.add(Body::Posted { sink }, posted_status(selector))?;
-        self.matcher.post(pattern, request);
-        Ok(self.requests.id(request))
+        self.matcher.post(pattern, request.index());
+        Ok(request)
     }
 
     /// Looks for a waiting message and leaves it where it is.
@@ -188,9 +188,8 @@ impl<L: Lane> Machine<L> {
     fn receive_arrival(&mut self, arrival: u32, sink: L::Sink) -> Result<RequestId, Refusal> {
         let status = self.arrivals.get(arrival).status;
         let request = self.requests.add_required(Body::Posted { sink }, status);
-        let id = self.requests.id(request);
-        self.bind(arrival, request, sink);
-        Ok(id)
+        self.bind(arrival, request.index(), sink);
+        Ok(request)
     }
 
     /// Joins an unexpected message with the receive that matched it.

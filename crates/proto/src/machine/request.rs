@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::multi::Multi;
+use super::receive::outcome;
 use super::{Envelope, PeerId, Refusal, RequestId, Status, StatusCode};
 use crate::lane::Lane;
 use crate::limits::REQUESTS_MAX;
@@ -41,6 +42,8 @@ pub(super) enum Body<L: Lane> {
     Multi,
 }
 
+/// Two cache lines, so that finding one is a shift.
+#[repr(align(128))]
 pub(super) struct Slot<L: Lane> {
     generation: u32,
     /// Free it when it completes; nobody will ask.
@@ -88,7 +91,7 @@ impl<L: Lane> Requests<L> {
     }
 
     #[inline]
-    pub fn add(&mut self, body: Body<L>, status: Status) -> Result<u32, Refusal> {
+    pub fn add(&mut self, body: Body<L>, status: Status) -> Result<RequestId, Refusal> {
         if self.live >= REQUESTS_MAX {
             return Err(Refusal::NoResources);
         }
@@ -97,36 +100,40 @@ impl<L: Lane> Requests<L> {
 
     /// As `add`, without the limit: for requests that finish something begun.
     #[inline]
-    pub fn add_required(&mut self, body: Body<L>, status: Status) -> u32 {
-        self.live += 1;
-        if self.free != NONE {
-            let index = self.free;
-            let slot = &mut self.slots[index as usize];
-            let Body::Free { next } = slot.body else {
-                unreachable!("a used slot on the free list")
-            };
-            self.free = next;
-            slot.forgotten = false;
-            slot.parent = None;
-            slot.status = status;
-            slot.body = body;
-            return index;
+    pub fn add_required(&mut self, body: Body<L>, status: Status) -> RequestId {
+        if self.free == NONE {
+            self.grow();
         }
+        self.live += 1;
+        let index = self.free;
+        let slot = &mut self.slots[index as usize];
+        let Body::Free { next } = slot.body else { unreachable!("a used slot on the free list") };
+        self.free = next;
+        slot.forgotten = false;
+        slot.parent = None;
+        slot.status = status;
+        slot.body = body;
+        RequestId::new(index, slot.generation)
+    }
+
+    /// Makes a free slot where there is none.
+    #[cold]
+    fn grow(&mut self) {
+        let index = self.slots.len() as u32;
         self.slots.push(Slot {
             generation: 1,
             forgotten: false,
             parent: None,
-            status,
-            body,
+            status: Status::of(PeerId::SELF, &Envelope::default(), 0),
+            body: Body::Free { next: self.free },
             order: 0,
         });
-        self.slots.len() as u32 - 1
+        self.free = index;
     }
 
     pub fn add_connect(&mut self) -> Result<RequestId, Refusal> {
         let status = Status::of(PeerId::SELF, &Envelope::default(), 0);
-        let index = self.add(Body::Connecting, status)?;
-        Ok(self.id(index))
+        self.add(Body::Connecting, status)
     }
 
     #[inline(always)]
@@ -198,6 +205,31 @@ impl<L: Lane> Requests<L> {
             at = next;
         }
         None
+    }
+
+    /// A whole message for a receive in the matcher's list: `copy` writes it to
+    /// the program's buffer and says how much there was room for. `false`, and nothing happened,
+    /// when the request is not a receive of one message.
+    #[inline(always)]
+    pub fn deliver(
+        &mut self,
+        index: u32,
+        message: Status,
+        copy: impl FnOnce(&L::Sink) -> usize,
+    ) -> bool {
+        let slot = &mut self.slots[index as usize];
+        let Body::Posted { sink } = slot.body else { return false };
+        let stored = copy(&sink) as u64;
+        let code = outcome(stored, message.message_bytes);
+        slot.status = Status { code, transferred_bytes: stored, ..message };
+        if slot.forgotten || slot.parent.is_some() || self.listed {
+            self.complete(index, code, stored);
+            return true;
+        }
+        slot.body = Body::Complete { previous: NONE, next: NONE };
+        slot.order = self.completions;
+        self.completions += 1;
+        true
     }
 
     /// Ends a request. What waited for it finds it complete, unless nobody will ask.

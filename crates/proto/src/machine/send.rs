@@ -69,10 +69,11 @@ impl<L: Lane> Machine<L> {
         let status = Status::of(peer, envelope, L::source_len(&source) as u64);
         let body = Body::Sending { source, announced: false };
         // A message that has begun to leave must be finished, whatever the limit says.
-        let request = match done {
+        let id = match done {
             Some(_) => self.requests.add_required(body, status),
             None => self.requests.add(body, status)?,
         };
+        let request = id.index();
         let first = match first {
             Message::Rts { .. } => announcement(envelope, L::source_len(&source), request),
             other => other,
@@ -84,7 +85,6 @@ impl<L: Lane> Machine<L> {
             done: done.unwrap_or(0),
             paid: done.is_some(),
         });
-        let id = self.requests.id(request);
         self.flush(index);
         Ok(Sent::Pending(id))
     }
@@ -94,9 +94,8 @@ impl<L: Lane> Machine<L> {
         let len = L::source_len(&source) as u64;
         let status = Status::of(PeerId::SELF, envelope, len);
         let request = self.requests.add(Body::Sending { source, announced: false }, status)?;
-        let id = self.requests.id(request);
-        self.arrive_from_self(request, envelope, len);
-        Ok(Sent::Pending(id))
+        self.arrive_from_self(request.index(), envelope, len);
+        Ok(Sent::Pending(request))
     }
 
     /// Sends what waits for a peer, as far as there is room. Returns whether anything moved.

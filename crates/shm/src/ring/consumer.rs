@@ -3,14 +3,13 @@
 
 use super::PeerFault;
 use super::area::room_bytes;
-#[cfg(not(loom))]
 use crate::buffer::Sink;
 use crate::cell::Cell;
 #[cfg(not(loom))]
 use crate::layout::AREA_OFFSET;
 use crate::layout::{
-    AREA_BYTES, CELL_COUNT, CELL_WORDS, INLINE_BYTES, WORD_CELLS, WORD_CLOSING, WORD_CONSUMED,
-    WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES, WORD_WINDOW,
+    AREA_BYTES, CELL_COUNT, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES,
+    WORD_CREDIT_MESSAGES, WORD_WINDOW,
 };
 use crate::sync::Ordering;
 use crate::words::Words;
@@ -22,7 +21,7 @@ const TELL_CELLS: u64 = CELL_COUNT.div_ceil(8) as u64;
 const TELL_BYTES: u64 = 64 << 10;
 
 /// How far ahead of the cell in use a line is fetched.
-const CELLS_AHEAD: usize = 4;
+const CELLS_AHEAD: u64 = 4;
 
 /// A checked place in the peer's payload area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,17 +80,26 @@ impl Consumer {
     #[inline(always)]
     #[must_use]
     pub fn has_cell(&self) -> bool {
-        let base = WORD_CELLS + (self.consumed as usize % CELL_COUNT) * CELL_WORDS;
         // ORDERING: relaxed; `peek` loads it again, with acquire.
-        self.incoming.load(base, Ordering::Relaxed) as u32 == (self.consumed as u32).wrapping_add(1)
+        let head = self.incoming.cell(self.consumed).load(0, Ordering::Relaxed);
+        head as u32 == (self.consumed as u32).wrapping_add(1)
     }
 
     /// The next cell, copied into private memory; `None` while there is none.
     #[inline(always)]
     #[must_use]
     pub fn peek(&self) -> Option<Cell> {
-        let slot = self.consumed as usize % CELL_COUNT;
-        let line = self.incoming.line(WORD_CELLS + slot * CELL_WORDS);
+        let cell = self.peek_frame()?;
+        let body = if cell.flags & Cell::IN_AREA == 0 { self.inline_words() } else { cell.body };
+        Some(Cell { body, ..cell })
+    }
+
+    /// As [`Consumer::peek`], without the payload that is inside the cell: as one in the area, it
+    /// is read when it is copied to its destination.
+    #[inline(always)]
+    #[must_use]
+    pub fn peek_frame(&self) -> Option<Cell> {
+        let line = self.incoming.cell(self.consumed);
         // ORDERING: pairs with the release store in `Producer::publish`.
         let head = line.load(0, Ordering::Acquire);
         if head as u32 != (self.consumed as u32).wrapping_add(1) {
@@ -101,8 +109,38 @@ impl Consumer {
         // writing: whatever is read here is read once and checked afterwards. Words that the
         // peer did not write this time are leftovers of its own.
         let word = |i| line.load(i, Ordering::Relaxed);
-        let words = [head, word(1), word(2), word(3), word(4), word(5), word(6), word(7)];
-        Some(Cell::from_words(words))
+        let mut cell = Cell::from_words([head, word(1), word(2), word(3), 0, 0, 0, 0]);
+        if cell.flags & Cell::IN_AREA != 0 {
+            cell.body[0] = word(4);
+        }
+        Some(cell)
+    }
+
+    /// The payload inside the cell that [`Consumer::peek_frame`] showed, and leftovers behind it.
+    /// A hostile peer may be writing: read it once.
+    #[inline(always)]
+    #[must_use]
+    pub fn inline_words(&self) -> [u64; INLINE_BYTES / 8] {
+        let line = self.incoming.cell(self.consumed);
+        // ORDERING: relaxed; ordered by the acquire load of `peek_frame`.
+        std::array::from_fn(|i| line.load(4 + i, Ordering::Relaxed))
+    }
+
+    /// Copies the payload inside the cell to the start of `sink`, as far as there is room; returns
+    /// the bytes copied. The most frequent length has a way of its own, of one word.
+    #[inline(always)]
+    pub fn copy_inline(&self, len_bytes: usize, sink: &Sink) -> usize {
+        if len_bytes == 8 && sink.len_bytes() >= 8 {
+            // ORDERING: as in `inline_words`.
+            let word = self.incoming.cell(self.consumed).load(4, Ordering::Relaxed);
+            return sink.write_inline(&[word, 0, 0, 0], 8);
+        }
+        self.copy_inline_words(len_bytes, sink)
+    }
+
+    #[inline(never)]
+    fn copy_inline_words(&self, len_bytes: usize, sink: &Sink) -> usize {
+        sink.write_inline(&self.inline_words(), len_bytes)
     }
 
     /// Where the payload of a cell lies, if it lies in the area.
@@ -162,8 +200,7 @@ impl Consumer {
     #[inline(always)]
     pub fn pop(&mut self, payload_bytes: usize) {
         // In a burst the lines ahead are written already; have them come while this one is used.
-        let ahead = (self.consumed as usize + CELLS_AHEAD) % CELL_COUNT;
-        self.incoming.line(WORD_CELLS + ahead * CELL_WORDS).warm();
+        self.incoming.cell(self.consumed + CELLS_AHEAD).warm();
         self.consumed += 1;
         if payload_bytes > 0 {
             self.untold_bytes += room_bytes(payload_bytes);

@@ -8,8 +8,8 @@ use crate::cell::Cell;
 #[cfg(not(loom))]
 use crate::layout::AREA_OFFSET;
 use crate::layout::{
-    CELL_COUNT, CELL_WORDS, INLINE_BYTES, WORD_CELLS, WORD_CLOSING, WORD_CONSUMED,
-    WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES, WORD_WINDOW,
+    CELL_COUNT, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES,
+    WORD_WINDOW,
 };
 use crate::sync::Ordering;
 use crate::words::Words;
@@ -248,8 +248,7 @@ impl Producer {
     #[inline(always)]
     fn publish(&mut self, cell: &Cell) {
         debug_assert!(self.produced - self.consumed < CELL_COUNT as u64);
-        let slot = self.produced as usize % CELL_COUNT;
-        let line = self.outgoing.line(WORD_CELLS + slot * CELL_WORDS);
+        let line = self.outgoing.cell(self.produced);
         // ORDERING: relaxed, made visible by the release store of the head below.
         line.store(1, cell.words[0], Ordering::Relaxed);
         line.store(2, cell.words[1], Ordering::Relaxed);
