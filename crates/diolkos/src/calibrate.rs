@@ -11,14 +11,14 @@ const WINDOW_BYTES_MAX: u64 = 4 << 20;
 const PRIVATE_CACHE_BYTES: u64 = 1 << 20;
 
 /// Bytes that bulk payload should rotate over, so that a slot has left the reader's private cache
-/// for the shared one when it is written again: four times the private cache (half of it is gaps
-/// between payloads), between 1 and 4 MiB.
+/// for the shared one when it is written again, and not the shared one for memory: three times the
+/// private cache, between 1 and 4 MiB.
 #[must_use]
 pub fn bulk_window_bytes() -> u64 {
     static WINDOW: OnceLock<u64> = OnceLock::new();
     *WINDOW.get_or_init(|| {
         let private = private_cache_bytes().unwrap_or(PRIVATE_CACHE_BYTES);
-        (4 * private).next_power_of_two().clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
+        (3 * private).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)
     })
 }
 

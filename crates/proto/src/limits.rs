@@ -16,11 +16,16 @@ pub const PARTNERS_MAX: usize = 4096;
 /// Cells taken from one peer before the others get their turn.
 pub const BATCH_CELLS: usize = 32;
 
-/// Length of the next fragment of a payload with `left` bytes to go, of which `done` are under
-/// way: short ones first, so that the receiver's copy starts early and overlaps with ours.
+/// Length of the next fragment of a payload of which `done` bytes are under way and `left` are to
+/// go: some four of a message, so that the receiver's copy overlaps with ours, but not so short
+/// that their cells cost more than that brings.
 #[inline]
 #[must_use]
 pub fn fragment_bytes(done: usize, left: usize) -> usize {
-    let fragment = if done < 8 << 10 { 4 << 10 } else { 16 << 10 };
+    let fragment = match done.saturating_add(left) {
+        ..=8192 => 4 << 10,
+        ..=32_768 => 8 << 10,
+        _ => 16 << 10,
+    };
     if left < fragment + fragment / 2 { left } else { fragment }
 }

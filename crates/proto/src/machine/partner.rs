@@ -98,8 +98,6 @@ pub(super) struct Partner<L: Lane> {
     pub streams: VecDeque<Stream<L>>,
     pub inflow: Inflow,
     pub traffic: Traffic,
-    /// Messages received since we last sent one: a long run is a stream.
-    pub run: u32,
 }
 
 impl<L: Lane> Partner<L> {
@@ -116,7 +114,6 @@ impl<L: Lane> Partner<L> {
             streams: VecDeque::new(),
             inflow: Inflow::Nothing,
             traffic: Traffic::default(),
-            run: 0,
         }
     }
 

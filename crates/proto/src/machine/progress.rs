@@ -10,30 +10,12 @@ use crate::lane::{Lane, LaneFault};
 use crate::limits::{BATCH_CELLS, EAGER_BYTES_MAX};
 use crate::matching::Key;
 
-/// Messages in a row, without one of ours between them, that make a stream.
-const STREAM_MESSAGES: u32 = 16;
-/// Pauses of a receiver that has caught up with a stream: some 200 ns, a few messages long.
-const STREAM_PAUSES: u32 = 16;
-
 impl<L: Lane> Machine<L> {
     /// Spins at most `looks` times for a frame from the partner that was active last.
-    ///
-    /// A receiver that keeps up with a stream reads each line while it is being written, and both
-    /// sides pay a full hand-over a message. So in a stream it holds back for a moment, and finds
-    /// several messages at once; when it finds none, the stream is over.
     #[inline(always)]
-    pub fn spin_hot(&mut self, looks: u32) {
-        let hot = self.partners.get_mut(usize::from(self.hot[0]));
-        let Some(partner) = hot else { return };
-        let Some(lane) = partner.lane.as_ref() else { return };
-        if partner.run >= STREAM_MESSAGES && !lane.has_frame() {
-            for _ in 0..STREAM_PAUSES {
-                std::hint::spin_loop();
-            }
-            if !lane.has_frame() {
-                partner.run = 0;
-            }
-        }
+    pub fn spin_hot(&self, looks: u32) {
+        let hot = self.partners.get(usize::from(self.hot[0]));
+        let Some(lane) = hot.and_then(|partner| partner.lane.as_ref()) else { return };
         for _ in 0..looks {
             if lane.has_frame() {
                 return;

@@ -198,7 +198,6 @@ impl<L: Lane> Machine<L> {
 impl<L: Lane> Partner<L> {
     #[inline(always)]
     fn count_sent(&mut self, len: usize) {
-        self.run = 0;
         self.traffic.tx_messages += 1;
         self.traffic.tx_bytes += len as u64;
     }

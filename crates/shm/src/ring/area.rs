@@ -9,6 +9,8 @@ use crate::layout::{BULK_BYTES, CELL_COUNT, SMALL_BYTES};
 pub const SMALL_PAYLOAD_MAX: usize = 512;
 /// The smallest window of the bulk part.
 pub const WINDOW_BYTES_MIN: u64 = 256 << 10;
+/// Windows are multiples of this.
+const WINDOW_STEP: u64 = 64 << 10;
 /// In the small part, payloads start at cache lines and leave this much unused behind them.
 const SMALL_GAP: u64 = 512;
 /// In the bulk part, payloads start at pages and leave one page unused behind them. A reader's
@@ -40,7 +42,7 @@ impl ByteRing {
 pub struct Area {
     small: ByteRing,
     bulk: ByteRing,
-    /// Bytes of the bulk part in use, a power of two; changes only when nothing is in flight.
+    /// Bytes of the bulk part in use, whole steps; changes only when nothing is in flight.
     window: u64,
     /// For each cell in flight with a payload here, in order: its index, and the heads of both
     /// rings after it.
@@ -155,9 +157,9 @@ pub fn room_bytes(len_bytes: usize) -> u64 {
     }
 }
 
-/// A window is a power of two between the smallest useful one and the whole bulk part, whatever a
-/// peer may ask for.
+/// A window is whole steps, between the smallest useful one and the whole bulk part, whatever a peer
+/// may ask for.
 fn clamp_window(window: u64) -> u64 {
     let window = window.clamp(WINDOW_BYTES_MIN, BULK_BYTES as u64);
-    if window.is_power_of_two() { window } else { window.next_power_of_two() / 2 }
+    window - window % WINDOW_STEP
 }

@@ -14,9 +14,9 @@ use crate::layout::{
 use crate::sync::Ordering;
 use crate::words::Words;
 
-/// The next payload's place is fetched ahead after messages up to this many bytes.
+/// So much of the next payload's place is fetched ahead after a message.
 #[cfg(not(loom))]
-const WARM_BYTES_MAX: usize = 4096;
+const WARM_BYTES_MAX: usize = 8192;
 
 /// A cell could not be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,8 @@ impl Producer {
         self.copy_in(source, offset, place, len_bytes);
         self.publish(&cell.with_area(place, len_bytes));
         #[cfg(not(loom))]
-        if source.len_bytes() <= WARM_BYTES_MAX {
-            self.warm_next(len_bytes);
+        if offset + len_bytes == source.len_bytes() {
+            self.warm_next(source.len_bytes().min(WARM_BYTES_MAX));
         }
         Ok(())
     }
