@@ -146,7 +146,10 @@ impl Lane for ShmLane {
         let Some(cell) = self.consumer.peek_frame() else { return Ok(None) };
         let payload = match self.consumer.payload(&cell).map_err(fault)? {
             None => Payload::Inline { len_bytes: cell.inline_len },
-            Some(place) => Payload::Area(place),
+            Some(place) => {
+                self.consumer.survey(place);
+                Payload::Area(place)
+            }
         };
         Ok(Some((Frame { kind: cell.kind, flags: cell.flags, words: cell.words }, payload)))
     }

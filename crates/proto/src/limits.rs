@@ -24,7 +24,7 @@ pub const BATCH_CELLS: usize = 32;
 pub fn fragment_bytes(done: usize, left: usize) -> usize {
     let fragment = match done.saturating_add(left) {
         ..=8192 => 4 << 10,
-        ..=32_768 => 8 << 10,
+        8193..=32_768 => 8 << 10,
         _ => 16 << 10,
     };
     if left < fragment + fragment / 2 { left } else { fragment }

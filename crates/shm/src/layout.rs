@@ -82,6 +82,8 @@ pub const WORD_CREDIT_MESSAGES: usize = WORD_CONSUMED + 2;
 pub const WORD_WINDOW: usize = WORD_CONSUMED + 3;
 /// Word index: the owner sleeps.
 pub const WORD_SLEEPING: usize = 0x80 / 8;
+/// Word index: the owner reads from far away, and wants long payloads written past the caches.
+pub const WORD_FAR: usize = WORD_SLEEPING + 1;
 /// Word index: the owner has written its last cell.
 pub const WORD_CLOSING: usize = 0xc0 / 8;
 /// Word index of the first cell.

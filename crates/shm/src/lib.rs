@@ -10,6 +10,7 @@
 //!   layout    where everything lies in a channel file, byte by byte
 //!   cell      one 64-byte ring entry as a private value
 //!   ring      producer and consumer of cells, and of the payload area behind them
+//!   distance  whether the peer's processor shares a cache with ours
 //!   doorbell  who sleeps, and who must ring
 //!   buffer    memory of the user, lent for the time of one request
 //! ```
@@ -26,6 +27,7 @@ pub mod barrier;
 pub mod buffer;
 pub mod cell;
 pub mod copy;
+pub mod distance;
 pub mod doorbell;
 pub mod fork;
 pub mod layout;

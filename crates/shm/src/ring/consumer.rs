@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The reading end of a ring.
 
+#[cfg(not(loom))]
+use std::time::Instant;
+
 use super::PeerFault;
 use super::area::room_bytes;
 use crate::buffer::Sink;
 use crate::cell::Cell;
+use crate::distance::Distance;
 #[cfg(not(loom))]
 use crate::layout::AREA_OFFSET;
 use crate::layout::{
     AREA_BYTES, CELL_COUNT, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES,
-    WORD_CREDIT_MESSAGES, WORD_WINDOW,
+    WORD_CREDIT_MESSAGES, WORD_FAR, WORD_WINDOW,
 };
 use crate::sync::Ordering;
 use crate::words::Words;
@@ -57,6 +61,7 @@ pub struct Consumer {
     credit_bytes: u64,
     credit_messages: u64,
     credits_untold: bool,
+    distance: Distance,
 }
 
 impl Consumer {
@@ -73,6 +78,7 @@ impl Consumer {
             credit_bytes: 0,
             credit_messages: 0,
             credits_untold: false,
+            distance: Distance::default(),
         }
     }
 
@@ -161,6 +167,30 @@ impl Consumer {
             return Err(PeerFault::BadPayload);
         }
         Ok(Some(PayloadRef { offset, len_bytes }))
+    }
+
+    /// Measures now and then how far away the peer is, before a payload is copied, and tells it how to
+    /// write the next ones.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn survey(&mut self, payload: PayloadRef) {
+        if self.distance.is_due(payload.len_bytes) {
+            self.measure(payload);
+        }
+    }
+
+    #[cfg(not(loom))]
+    #[cold]
+    fn measure(&mut self, payload: PayloadRef) {
+        let last = (AREA_OFFSET + payload.offset + payload.len_bytes) / 8 - 1;
+        let before = Instant::now();
+        // ORDERING: acquire keeps the second look at the clock behind it.
+        std::hint::black_box(self.incoming.load(last, Ordering::Acquire));
+        let line_ns = before.elapsed().as_nanos() as u64;
+        if let Some(far) = self.distance.judge(line_ns) {
+            // ORDERING: relaxed; a wish, read whenever the peer likes.
+            self.outgoing.store(WORD_FAR, u64::from(far), Ordering::Relaxed);
+        }
     }
 
     /// Copies the first bytes of a payload to `sink` at `at`, as far as there is room; returns

@@ -6,7 +6,11 @@ use super::area::Area;
 use crate::buffer::Source;
 use crate::cell::Cell;
 #[cfg(not(loom))]
+use crate::distance::FAR_PAYLOAD_MIN;
+#[cfg(not(loom))]
 use crate::layout::AREA_OFFSET;
+#[cfg(not(loom))]
+use crate::layout::WORD_FAR;
 use crate::layout::{
     CELL_COUNT, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES,
     WORD_WINDOW,
@@ -93,7 +97,9 @@ impl Producer {
         self.copy_in(source, offset, place, len_bytes);
         self.publish(&cell.with_area(place, len_bytes));
         #[cfg(not(loom))]
-        if offset + len_bytes == source.len_bytes() {
+        if offset + len_bytes == source.len_bytes()
+            && (len_bytes < FAR_PAYLOAD_MIN || !self.reader_is_far())
+        {
             self.warm_next(source.len_bytes().min(WARM_BYTES_MAX));
         }
         Ok(())
@@ -237,8 +243,20 @@ impl Producer {
         // allocator has not given to a payload in flight; user memory is not inside our file.
         unsafe {
             let to = self.outgoing.region().base().as_ptr().add(AREA_OFFSET + place);
-            crate::copy::into_own(from, to, len_bytes);
+            if len_bytes >= FAR_PAYLOAD_MIN && self.reader_is_far() {
+                crate::copy::past_the_caches(from, to, len_bytes);
+            } else {
+                crate::copy::into_own(from, to, len_bytes);
+            }
         }
+    }
+
+    /// Whether the peer has measured that it shares no cache with us.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn reader_is_far(&self) -> bool {
+        // ORDERING: relaxed; a wish that decides how we copy and nothing else.
+        self.incoming.load(WORD_FAR, Ordering::Relaxed) == 1
     }
 
     /// Under loom there is no area: models use inline payload only.
