@@ -41,6 +41,8 @@ pub struct OpenOptions {
     pub number: Option<u32>,
     /// Its partition.
     pub partition: String,
+    /// What connects must know, if anything; those that bring no key are let in.
+    pub key: Option<u32>,
     /// Where the backend's socket lies; from the environment when absent.
     pub runtime_dir: Option<PathBuf>,
     /// The command that starts a backend when none runs; empty to start none.
@@ -57,6 +59,7 @@ impl Default for OpenOptions {
             name: None,
             number: None,
             partition: "default".into(),
+            key: None,
             runtime_dir: None,
             backend_command: Vec::new(),
             start_timeout: Duration::from_secs(10),
@@ -138,6 +141,7 @@ impl Endpoint {
             name: options.name.clone(),
             number: options.number,
             partition: options.partition.clone(),
+            key: options.key,
             runtime_dir: options.runtime_dir.clone(),
             backend_command: options.backend_command.clone(),
             start_timeout: options.start_timeout,
@@ -293,7 +297,7 @@ impl Endpoint {
         if core.take_events() {
             self.after(&mut core);
         }
-        core.iconnect(target, road, timeout_ms)
+        core.iconnect(target, road, timeout_ms, None)
     }
 
     /// Connects and waits, for ever or at most so long.
@@ -714,6 +718,7 @@ impl Island for Alone {
         _: u32,
         _: &Target,
         _: Option<Road>,
+        _: Option<u32>,
         _: Option<u32>,
     ) -> Result<(), IslandError> {
         Err(IslandError::BackendUnavailable { what: "this endpoint has no backend".into() })

@@ -62,6 +62,7 @@ impl Island for Nowhere {
         _: &Target,
         _: Option<Road>,
         _: Option<u32>,
+        _: Option<u32>,
     ) -> Result<(), IslandError> {
         Err(IslandError::NotFound { what: "nobody lives here".into() })
     }
