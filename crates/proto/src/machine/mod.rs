@@ -41,6 +41,7 @@
 //! what it sent). `take_handler_call` after every `poll` while a handler is installed.
 
 mod handler;
+mod kept;
 mod multi;
 mod partner;
 mod progress;
@@ -253,6 +254,7 @@ pub struct Machine<L: Lane> {
     live_partners: usize,
     /// How often the last live peer died, and how it last did.
     last_deaths: (u64, StatusCode),
+    receives_outlive_peers: bool,
     handler_installed: bool,
     pending_handler: Option<Pending>,
     /// Peers that failed and that nobody has been told of yet.
@@ -272,6 +274,7 @@ impl<L: Lane> Machine<L> {
             cursor: 0,
             live_partners: 0,
             last_deaths: (0, StatusCode::Success),
+            receives_outlive_peers: false,
             handler_installed: false,
             pending_handler: None,
             departed: Vec::new(),
