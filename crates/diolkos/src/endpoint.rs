@@ -24,6 +24,7 @@ use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::inside::Unusable;
 use crate::lane::ShmLane;
 use crate::lock::{Guard, Lock, Returns};
 use crate::peers::{Counters, PeerInfo, Peers, Token};
@@ -573,12 +574,17 @@ impl Endpoint {
 
     #[inline(always)]
     pub(crate) fn lock(&self) -> Result<Guard<'_, Core>, Error> {
+        Ok(self.lock_or_say()?)
+    }
+
+    #[inline(always)]
+    pub(crate) fn lock_or_say(&self) -> Result<Guard<'_, Core>, Unusable> {
         if fork::generation() != self.shared.fork_generation {
-            return Err(Error::Forked);
+            return Err(Unusable::Forked);
         }
         let core = self.shared.core.lock();
         if self.shared.closed.load(Ordering::Relaxed) {
-            return Err(Error::Closed);
+            return Err(Unusable::Closed);
         }
         Ok(core)
     }

@@ -17,6 +17,33 @@ use crate::endpoint::{Core, Endpoint};
 use crate::error::Error;
 use crate::peers::PeerInfo;
 
+/// Looks without work in a row, while they still hope for a message soon.
+const EAGER_LOOKS: u32 = 8;
+/// Bare looks at the ring of the peer that was active last.
+const HOT_LOOKS: u32 = 8;
+
+/// An endpoint cannot be used: as small as can be, for calls that must be quick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It was closed.
+    Closed,
+    /// It belongs to the parent of this forked process.
+    Forked,
+}
+
+impl From<Unusable> for Error {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Closed => Self::Closed,
+            Unusable::Forked => Self::Forked,
+        }
+    }
+}
+
+/// There is no such request, or it was completed already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRequest;
+
 /// What can be done with the lock held.
 pub struct Inside<'a> {
     core: &'a mut Core,
@@ -26,10 +53,10 @@ impl Endpoint {
     /// Runs a function that posts or looks, under the lock.
     ///
     /// # Errors
-    /// [`Error`] when the endpoint cannot be used.
+    /// [`Unusable`].
     #[inline]
-    pub fn inside<T>(&self, act: impl FnOnce(&mut Inside<'_>) -> T) -> Result<T, Error> {
-        let mut core = self.lock()?;
+    pub fn inside<T>(&self, act: impl FnOnce(&mut Inside<'_>) -> T) -> Result<T, Unusable> {
+        let mut core = self.lock_or_say()?;
         let result = act(&mut Inside { core: &mut core });
         self.run_handlers(&mut core);
         self.after(&mut core);
@@ -39,15 +66,20 @@ impl Endpoint {
     /// Looks, makes progress if nothing was found, and looks again. Never waits.
     ///
     /// # Errors
-    /// [`Error`] when the endpoint cannot be used.
+    /// [`Unusable`].
     #[inline]
     pub fn look_for<T>(
         &self,
         mut find: impl FnMut(&mut Inside<'_>) -> Option<T>,
-    ) -> Result<Option<T>, Error> {
-        let mut core = self.lock()?;
+    ) -> Result<Option<T>, Unusable> {
+        let mut core = self.lock_or_say()?;
         if let Some(found) = find(&mut Inside { core: &mut core }) {
             return Ok(Some(found));
+        }
+        // Whoever tests again and again waits for the peer that was here last. A moment of bare
+        // looks at its ring sees a message sooner than ever new calls do.
+        if core.idle_polls < EAGER_LOOKS {
+            core.machine.spin_hot(HOT_LOOKS);
         }
         self.progress_once(&mut core);
         Ok(find(&mut Inside { core: &mut core }))
@@ -147,10 +179,10 @@ impl Inside<'_> {
     /// As [`Endpoint::test`], without progress.
     ///
     /// # Errors
-    /// As [`Endpoint::test`].
-    #[inline]
-    pub fn test(&mut self, request: RequestId) -> Result<Option<Status>, Error> {
-        Ok(self.core.machine.test(request)?)
+    /// When there is no such request.
+    #[inline(always)]
+    pub fn test(&mut self, request: RequestId) -> Result<Option<Status>, NoRequest> {
+        self.core.machine.test(request).map_err(|_| NoRequest)
     }
 
     /// As [`Endpoint::test_matching`], without progress.

@@ -36,7 +36,7 @@ pub use diolkos_proto::{Sent, Space, Status, StatusCode};
 pub use diolkos_shm::{Sink, Source};
 pub use endpoint::{Endpoint, Handler, OpenOptions};
 pub use error::Error;
-pub use inside::Inside;
+pub use inside::{Inside, NoRequest, Unusable};
 pub use peers::{Counters, PeerInfo};
 pub use wait::Doze;
 pub use wait::Received;

@@ -241,7 +241,7 @@ pub unsafe fn own(handle: EndpointHandle, addr: *mut Addr, what: &str) -> Code {
             *to = own;
             codes::SUCCESS
         }
-        Err(error) => crate::errors::fail(Some(port), codes::of_error(&error), what),
+        Err(_) => crate::errors::fail(Some(port), codes::BAD_ENDPOINT, what),
     }
 }
 

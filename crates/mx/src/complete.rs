@@ -5,12 +5,12 @@ use std::ffi::c_void;
 use std::ptr::null_mut;
 use std::sync::atomic::Ordering;
 
-use diolkos::{Error, Inside, RequestId};
+use diolkos::{Error, Inside, NoRequest, RequestId};
 
 use crate::codes;
 use crate::endpoint::{Port, flag};
 use crate::errors::fail;
-use crate::request::{self, Finished, Kind};
+use crate::request::{self, Kind};
 use crate::segments::Staging;
 use crate::types::{Code, EndpointHandle, MxStatus, RequestHandle};
 use crate::wait::{self, Limit};
@@ -32,23 +32,26 @@ pub struct Answer {
 /// What a search found, or the code of why it cannot be made.
 type Found<T> = Result<T, Code>;
 
-/// Tells the program of a finished request; a failed one goes through the error handler first.
+/// Tells the program whether a request was finished, and how: a failed one goes through the error
+/// handler first. The rest of the status has been written.
 ///
 /// # Safety
 /// The pointers are null or point to such values.
 #[inline(always)]
-unsafe fn tell(port: &Port, face: Face, finished: Option<&Finished>, to: Answer, what: &str) {
+unsafe fn tell(port: &Port, face: Face, finished: Option<Code>, to: Answer, what: &str) {
     // SAFETY: as the caller says.
     if let Some(result) = unsafe { to.result.as_mut() } {
         *result = u32::from(finished.is_some());
     }
-    let Some(finished) = finished else { return };
-    let code = match finished.code {
-        codes::SUCCESS => codes::SUCCESS,
-        failed => failed_request(port, face, failed, what),
-    };
-    // SAFETY: as the caller says.
-    unsafe { write(code, finished, to.status) };
+    if let Some(code) = finished
+        && code != codes::SUCCESS
+    {
+        let code = failed_request(port, face, code, what);
+        // SAFETY: as the caller says.
+        if let Some(status) = unsafe { to.status.as_mut() } {
+            status.code = code;
+        }
+    }
 }
 
 #[cold]
@@ -56,24 +59,6 @@ fn failed_request(port: &Port, face: Face, failed: Code, what: &str) -> Code {
     match (face, fail(Some(port), failed, what)) {
         (Face::Native, code) => code,
         (Face::Mx, code) => codes::status(code),
-    }
-}
-
-/// # Safety
-/// `status` is null or points to one.
-#[inline(always)]
-pub unsafe fn write(code: Code, finished: &Finished, status: *mut MxStatus) {
-    if !status.is_null() {
-        let value = MxStatus {
-            code,
-            source: finished.source,
-            match_info: finished.match_info,
-            message_length: finished.message_length,
-            transferred_length: finished.transferred_length,
-            context: finished.context,
-        };
-        // SAFETY: as the caller says.
-        unsafe { status.write(value) };
     }
 }
 
@@ -88,12 +73,22 @@ unsafe fn request_of(request: *mut RequestHandle) -> Found<RequestId> {
     record.map(|record| record.id).ok_or(codes::BAD_REQUEST)
 }
 
+/// Frees a request that is complete: how it ended, or the code of why it cannot be asked for.
+///
+/// # Safety
+/// `to` is null or points to a status.
 #[inline(always)]
-fn take(port: &Port, inside: &mut Inside<'_>, id: RequestId) -> Option<Found<Finished>> {
+pub unsafe fn take(
+    port: &Port,
+    inside: &mut Inside<'_>,
+    id: RequestId,
+    to: *mut MxStatus,
+) -> Option<Found<Code>> {
     match inside.test(id) {
         Ok(None) => None,
-        Ok(Some(status)) => Some(Ok(request::finish(port, inside, id, &status))),
-        Err(error) => Some(Err(codes::of_error(&error))),
+        // SAFETY: as the caller says.
+        Ok(Some(status)) => Some(Ok(unsafe { request::finish(port, inside, id, &status, to) })),
+        Err(NoRequest) => Some(Err(codes::BAD_REQUEST)),
     }
 }
 
@@ -116,7 +111,8 @@ pub unsafe fn one(
         Ok(id) => id,
         Err(code) => return fail(Some(port), code, what),
     };
-    let find = |inside: &mut Inside<'_>| take(port, inside, id);
+    // SAFETY: as the caller says.
+    let find = |inside: &mut Inside<'_>| unsafe { take(port, inside, id, to.status) };
     let found = match limit {
         Limit::Now => wait::look(port, find),
         limit => wait::wait(port, limit, find),
@@ -131,7 +127,7 @@ pub unsafe fn one(
             // SAFETY: as the caller says; the handle is not null, or there were no request.
             unsafe {
                 *request = null_mut();
-                tell(port, face, Some(&finished), to, what);
+                tell(port, face, Some(finished), to, what);
             }
             codes::SUCCESS
         }
@@ -159,7 +155,10 @@ pub unsafe fn any(
         clear_orphans(port, inside);
         match inside.test_matching(match_info, mask) {
             Ok(None) => None,
-            Ok(Some((id, status))) => Some(request::finish(port, inside, id, &status)),
+            // SAFETY: as the caller says.
+            Ok(Some((id, status))) => {
+                Some(unsafe { request::finish(port, inside, id, &status, to.status) })
+            }
             // Only a bad mask fails, and it is none.
             Err(_) => None,
         }
@@ -167,7 +166,7 @@ pub unsafe fn any(
     match wait::wait(port, limit, find) {
         Ok(finished) => {
             // SAFETY: as the caller says.
-            unsafe { tell(port, face, finished.as_ref(), to, what) };
+            unsafe { tell(port, face, finished, to, what) };
             codes::SUCCESS
         }
         Err(code) => fail(Some(port), code, what),

@@ -10,11 +10,12 @@ use diolkos::{Error, Inside, RequestId, Space, Status, StatusCode, Target};
 use crate::address;
 use crate::board;
 use crate::codes;
+use crate::complete::take;
 use crate::endpoint::{ENDPOINTS_MAX, Port};
 use crate::errors::fail;
-use crate::request::{self, Finished, Kind, Record};
+use crate::request::{Kind, Record};
 use crate::send::finish_posting;
-use crate::types::{Addr, Code, EndpointHandle, RequestHandle};
+use crate::types::{Addr, Code, EndpointHandle, MxStatus, RequestHandle};
 use crate::wait::{self, Limit};
 
 /// Whom to connect to.
@@ -75,37 +76,39 @@ pub unsafe fn now(
         return fail(Some(port), codes::NIC_NOT_FOUND, what);
     }
     match connect(port, wish, limit) {
-        Ok(finished) if finished.code == codes::SUCCESS => {
+        Ok(source) => {
             // SAFETY: as the caller says.
             if let Some(to) = unsafe { addr.as_mut() } {
-                *to = finished.source;
+                *to = source;
             }
             codes::SUCCESS
         }
-        Ok(finished) => {
-            // An endpoint that does not answer is, to a function that waits, one that takes too long.
-            let code =
-                if finished.code == codes::UNREACHABLE { codes::TIMEOUT } else { finished.code };
-            fail(Some(port), code, what)
-        }
+        // An endpoint that does not answer is, to a function that waits, one that takes too long.
+        Err(codes::UNREACHABLE) => fail(Some(port), codes::TIMEOUT, what),
         Err(code) => fail(Some(port), code, what),
     }
 }
 
-fn connect(port: &Port, wish: &Wish, limit: Limit) -> Result<Finished, Code> {
+fn connect(port: &Port, wish: &Wish, limit: Limit) -> Result<Addr, Code> {
     let begun = port.core.inside(|inside| begin(port, inside, wish, 0, std::ptr::null_mut()));
-    let id = begun.and_then(|id| id).map_err(|error| codes::of_error(&error))?;
-    let found = wait::wait(port, limit, |inside| match inside.test(id) {
-        Ok(None) => None,
-        Ok(Some(status)) => Some(Ok(request::finish(port, inside, id, &status))),
-        Err(error) => Some(Err(codes::of_error(&error))),
-    })?;
-    found.unwrap_or_else(|| {
-        let cancelled = port.core.inside(|inside| inside.cancel(id, false));
-        let cancelled = cancelled.and_then(|cancelled| cancelled);
-        debug_assert!(cancelled.is_ok());
-        Err(codes::TIMEOUT)
-    })
+    let begun = begun.unwrap_or_else(|unusable| Err(unusable.into()));
+    let id = begun.map_err(|error| codes::of_error(&error))?;
+    let mut status = MxStatus::nothing();
+    let to = &raw mut status;
+    // SAFETY: the status lives until the wait has ended.
+    let found = wait::wait(port, limit, |inside| unsafe { take(port, inside, id, to) })?;
+    match found {
+        Some(Ok(codes::SUCCESS)) => Ok(status.source),
+        Some(Ok(failed) | Err(failed)) => Err(failed),
+        None => {
+            // It may have been answered just now; then it is as if it had not.
+            let _ = port.core.inside(|inside| match inside.cancel(id, false) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => inside.forget(id),
+            });
+            Err(codes::TIMEOUT)
+        }
+    }
 }
 
 /// Begins to connect.
@@ -129,7 +132,7 @@ pub unsafe fn later(
         finish_posting(port, inside, id, request.is_null());
         Ok(port.records.at(id))
     });
-    match begun.and_then(|place| place) {
+    match begun.unwrap_or_else(|unusable| Err(unusable.into())) {
         Ok(place) => {
             // SAFETY: as the caller says.
             if let Some(to) = unsafe { request.as_mut() } {
@@ -149,7 +152,8 @@ pub fn part(handle: EndpointHandle, addr: Addr, what: &str) -> Code {
     // From itself an endpoint cannot part, and from one that is gone it has.
     match port.core.inside(|inside| inside.disconnect(peer)) {
         Ok(Ok(()) | Err(Error::NotConnected | Error::PeerGone(_))) => codes::SUCCESS,
-        Ok(Err(error)) | Err(error) => fail(Some(port), codes::of_error(&error), what),
+        Ok(Err(error)) => fail(Some(port), codes::of_error(&error), what),
+        Err(_) => fail(Some(port), codes::BAD_ENDPOINT, what),
     }
 }
 

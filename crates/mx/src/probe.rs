@@ -7,11 +7,10 @@ use diolkos::Inside;
 
 use crate::address;
 use crate::codes;
-use crate::complete::{self, Answer};
+use crate::complete::Answer;
 use crate::endpoint::Port;
 use crate::errors::fail;
 use crate::receive::selector;
-use crate::request::Finished;
 use crate::types::{Code, EndpointHandle, MxStatus};
 use crate::wait::{self, Limit};
 
@@ -32,7 +31,7 @@ pub unsafe fn probe(
     }
     let find = |inside: &mut Inside<'_>| {
         let status = inside.iprobe(&selector(match_info, mask)).ok().flatten()?;
-        Some(Finished {
+        Some(MxStatus {
             code: codes::SUCCESS,
             source: address::of_peer(port, inside, status.source),
             match_info: status.match_info,
@@ -48,8 +47,8 @@ pub unsafe fn probe(
                 if let Some(result) = to.result.as_mut() {
                     *result = u32::from(found.is_some());
                 }
-                if let Some(found) = found {
-                    complete::write(codes::SUCCESS, &found, to.status);
+                if let (Some(found), Some(status)) = (found, to.status.as_mut()) {
+                    *status = found;
                 }
             }
             codes::SUCCESS

@@ -9,8 +9,8 @@ use crate::codes;
 use crate::endpoint::Port;
 use crate::errors::fail;
 use crate::request::{Kind, Record};
-use crate::segments::{self, Staging, Stretch};
-use crate::send::finish_posting;
+use crate::segments::{self, Stretch};
+use crate::send::{finish_posting, refuse};
 use crate::types::{Code, EndpointHandle, RequestHandle, Segment};
 
 /// What a receive or a probe of MX looks for: never a certain source.
@@ -42,7 +42,12 @@ pub unsafe fn post(
     };
     let (sink, staging) = stretch.into_sink();
     let posted = port.core.inside(|inside| {
-        let id = inside.irecv(sink, &selector(match_info, mask))?;
+        let id = match inside.irecv(sink, &selector(match_info, mask)) {
+            Ok(id) => id,
+            // The mask fits its value, as seen above: it is the context id.
+            Err(Error::Invalid(_)) => return Err(codes::BAD_MATCHING_FOR_CONTEXT_ID_MASK),
+            Err(error) => return Err(codes::of_error(&error)),
+        };
         let mut record = Record::new(id, Kind::Receive, context);
         record.staging = staging;
         let place = port.records.enter(record);
@@ -59,15 +64,8 @@ pub unsafe fn post(
             }
             codes::SUCCESS
         }
-        Ok(Err(error)) | Err(error) => {
-            drop(Staging::take(staging));
-            let code = match error {
-                // The mask fits its value, as seen above: it is the context id.
-                Error::Invalid(_) => codes::BAD_MATCHING_FOR_CONTEXT_ID_MASK,
-                other => codes::of_error(&other),
-            };
-            fail(Some(port), code, what)
-        }
+        Ok(Err(code)) => refuse(port, staging, code, what),
+        Err(_) => refuse(port, staging, codes::BAD_ENDPOINT, what),
     }
 }
 

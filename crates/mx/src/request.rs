@@ -20,7 +20,7 @@ use crate::address;
 use crate::codes;
 use crate::endpoint::Port;
 use crate::segments::Staging;
-use crate::types::{Addr, Code};
+use crate::types::{Addr, Code, MxStatus};
 
 /// Records that are made at once.
 const CHUNK: usize = 256;
@@ -116,23 +116,21 @@ impl Drop for Records {
     }
 }
 
-/// A request that is complete and has been freed: everything that a program may ask of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    pub code: Code,
-    pub source: Addr,
-    pub match_info: u64,
-    pub message_length: u32,
-    pub transferred_length: u32,
-    pub context: *mut c_void,
-}
-
-/// Takes what is known of a request that has just been freed. Called inside the endpoint.
-#[inline]
-pub fn finish(port: &Port, inside: &mut Inside<'_>, id: RequestId, status: &Status) -> Finished {
-    let place = port.records.at(id);
-    // SAFETY: a place of a chunk; inside the endpoint nobody writes it.
-    let record = unsafe { &mut *place };
+/// Tells what is known of a request that has just been freed; returns how it ended, which is also
+/// the status's code. Called inside the endpoint.
+///
+/// # Safety
+/// `to` is null or points to a status.
+#[inline(always)]
+pub unsafe fn finish(
+    port: &Port,
+    inside: &mut Inside<'_>,
+    id: RequestId,
+    status: &Status,
+    to: *mut MxStatus,
+) -> Code {
+    // SAFETY: a place of a chunk; inside the endpoint nobody else writes it.
+    let record = unsafe { &mut *port.records.at(id) };
     let code = match status.code {
         StatusCode::Success => record.code,
         _ => failure(inside, id, record, status),
@@ -142,20 +140,29 @@ pub fn finish(port: &Port, inside: &mut Inside<'_>, id: RequestId, status: &Stat
     } else {
         record.addr
     };
-    let transferred = clamped(status.transferred_bytes);
+    let transferred_length = clamped(status.transferred_bytes);
     if !record.staging.is_null() {
-        if let Some(staging) = Staging::take(std::mem::replace(&mut record.staging, null_mut())) {
-            staging.scatter(transferred as usize);
-        }
+        unload(record, transferred_length);
     }
-    let message_length = clamped(status.message_bytes);
-    Finished {
-        code,
-        source,
-        match_info: status.match_info,
-        message_length,
-        transferred_length: transferred,
-        context: record.context,
+    if !to.is_null() {
+        let value = MxStatus {
+            code,
+            source,
+            match_info: status.match_info,
+            message_length: clamped(status.message_bytes),
+            transferred_length,
+            context: record.context,
+        };
+        // SAFETY: as the caller says.
+        unsafe { to.write(value) };
+    }
+    code
+}
+
+#[cold]
+fn unload(record: &mut Record, length: u32) {
+    if let Some(staging) = Staging::take(std::mem::replace(&mut record.staging, null_mut())) {
+        staging.scatter(length as usize);
     }
 }
 

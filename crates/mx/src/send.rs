@@ -45,7 +45,10 @@ pub unsafe fn post(
     };
     let (source, staging) = stretch.into_source();
     let posted = port.core.inside(|inside| {
-        let (id, code) = begin(port, inside, source, letter)?;
+        let (id, code) = match begin(port, inside, source, letter) {
+            Ok(begun) => begun,
+            Err(error) => return Err(codes::of_error(&error)),
+        };
         let mut record = Record::new(id, Kind::Send, letter.context);
         record.addr = letter.dest;
         record.code = code;
@@ -64,11 +67,16 @@ pub unsafe fn post(
             }
             codes::SUCCESS
         }
-        Ok(Err(error)) | Err(error) => {
-            drop(Staging::take(staging));
-            fail(Some(port), codes::of_error(&error), what)
-        }
+        Ok(Err(code)) => refuse(port, staging, code, what),
+        Err(_) => refuse(port, staging, codes::BAD_ENDPOINT, what),
     }
+}
+
+/// A request could not be made.
+#[cold]
+pub fn refuse(port: &Port, staging: *mut Staging, code: Code, what: &str) -> Code {
+    drop(Staging::take(staging));
+    fail(Some(port), code, what)
 }
 
 /// Begins a send, or makes a request of its failure.

@@ -7,6 +7,7 @@
 //! is there and waits for its receive may wait for ever. When the time is up, the connect ends, or
 //! everything that is under way to that peer, as by `mx_disconnect`.
 
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -86,7 +87,8 @@ impl Chores {
             Chore::Orphan(id) => match inside.test(id) {
                 Ok(None) => true,
                 Ok(Some(status)) => {
-                    let _ = request::finish(port, inside, id, &status);
+                    // SAFETY: null is no status.
+                    let _ = unsafe { request::finish(port, inside, id, &status, null_mut()) };
                     false
                 }
                 Err(_) => false,
@@ -138,7 +140,7 @@ pub fn set(handle: EndpointHandle, request: RequestHandle, ms: u32, what: &str) 
         }
         Err(_) => Err(codes::BAD_REQUEST),
     });
-    match set.unwrap_or_else(|error| Err(codes::of_error(&error))) {
+    match set.unwrap_or(Err(codes::BAD_ENDPOINT)) {
         Ok(()) => codes::SUCCESS,
         Err(code) => fail(Some(port), code, what),
     }

@@ -70,6 +70,19 @@ pub struct MxStatus {
     pub context: *mut c_void,
 }
 
+impl MxStatus {
+    pub fn nothing() -> Self {
+        Self {
+            code: 0,
+            source: Addr::default(),
+            match_info: 0,
+            message_length: 0,
+            transferred_length: 0,
+            context: std::ptr::null_mut(),
+        }
+    }
+}
+
 /// `mx_mapper_state_t`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -54,7 +54,7 @@ pub fn look<T>(
     } else {
         port.core.inside(|inside| find(inside))
     };
-    found.map_err(|error| codes::of_error(&error))
+    found.map_err(|_| codes::BAD_ENDPOINT)
 }
 
 /// Counts those who wait: the progression thread leaves the work to them, and a port is closed
@@ -120,9 +120,11 @@ fn wait_until<T>(
         let flags = port.flags.load(Ordering::Acquire);
         let result = if flags & flag::DISABLED != 0 {
             std::thread::sleep(IDLE_SLICE);
-            port.core.inside(|inside| find(inside)).map(|found| found.map(Woken::Found))
+            let found = port.core.inside(|inside| find(inside)).map_err(Error::from);
+            found.map(|found| found.map(Woken::Found))
         } else if environment::waits_spin() {
-            port.core.look_for(&mut find).map(|found| found.map(Woken::Found))
+            let found = port.core.look_for(&mut find).map_err(Error::from);
+            found.map(|found| found.map(Woken::Found))
         } else {
             let slice = (flags & flag::CHORES != 0).then(|| Instant::now() + CHORE_SLICE);
             let until = match (deadline, slice) {
