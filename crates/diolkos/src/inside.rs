@@ -18,9 +18,9 @@ use crate::error::Error;
 use crate::peers::PeerInfo;
 
 /// Looks without work in a row, while they still hope for a message soon.
-const EAGER_LOOKS: u32 = 8;
+const EAGER_LOOKS: u32 = 6;
 /// Bare looks at the ring of the peer that was active last.
-const HOT_LOOKS: u32 = 8;
+const HOT_LOOKS: u32 = 4;
 
 /// An endpoint cannot be used: as small as can be, for calls that must be quick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
