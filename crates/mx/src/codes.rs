@@ -47,7 +47,6 @@ pub const BAD_SESSION: Code = 93;
 pub const ABORTED: Code = 94;
 pub const TRUNCATED: Code = 95;
 pub const NOT_SUPPORTED_IN_HANDLER: Code = 96;
-pub const NOT_IMPLEMENTED: Code = 99;
 
 /// The texts of `mx_return_t` 0 to 43, by number.
 const RETURN_TEXTS: [&CStr; 44] = [
@@ -120,20 +119,21 @@ const STATUS_TEXTS: [&CStr; 17] = [
 
 /// The text of a result. Never fails.
 pub fn return_text(code: Code) -> &'static CStr {
-    usize::try_from(code).ok().and_then(|at| RETURN_TEXTS.get(at)).copied().unwrap_or_else(|| {
-        match code {
-            CANCELLED => c"Cancelled",
-            91 => c"Bad RDMA window",
-            UNREACHABLE => c"Endpoint unreachable",
-            BAD_SESSION => c"Bad session: the endpoint was closed and opened again",
-            ABORTED => c"Aborted",
-            TRUNCATED => c"Truncated",
-            NOT_SUPPORTED_IN_HANDLER => c"Not supported in the unexpected handler",
-            97 => c"No resources of the system",
-            NOT_IMPLEMENTED => c"Not implemented",
-            _ => c"Unknown code",
+    match code {
+        CANCELLED => c"Cancelled",
+        91 => c"Bad RDMA window",
+        UNREACHABLE => c"Endpoint unreachable",
+        BAD_SESSION => c"Bad session: the endpoint was closed and opened again",
+        ABORTED => c"Aborted",
+        TRUNCATED => c"Truncated",
+        NOT_SUPPORTED_IN_HANDLER => c"Not supported in the unexpected handler",
+        97 => c"No resources of the system",
+        99 => c"Not implemented",
+        _ => {
+            let text = usize::try_from(code).ok().and_then(|at| RETURN_TEXTS.get(at));
+            text.copied().unwrap_or(c"Unknown code")
         }
-    })
+    }
 }
 
 /// The text of a status. Never fails.

@@ -155,8 +155,8 @@ pub unsafe fn any(
         clear_orphans(port, inside);
         match inside.test_matching(match_info, mask) {
             Ok(None) => None,
-            // SAFETY: as the caller says.
             Ok(Some((id, status))) => {
+                // SAFETY: as the caller says.
                 Some(unsafe { request::finish(port, inside, id, &status, to.status) })
             }
             // Only a bad mask fails, and it is none.

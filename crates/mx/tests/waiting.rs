@@ -409,7 +409,7 @@ fn the_old_callback_may_post_the_receive() {
 fn contexts_of_addresses() {
     let _library = library();
     let (a, b, to_b) = pair();
-    let mut context = 1 as *mut c_void;
+    let mut context = 48 as *mut c_void;
     // SAFETY: pointers to live values.
     unsafe {
         assert_eq!(mx_get_endpoint_addr_context(to_b, &mut context), 0);
