@@ -50,14 +50,16 @@ impl<L: Lane> Machine<L> {
         }
         let [first, second] = self.hot;
         let mut work = self.poll_partner(usize::from(first));
-        if second != first {
+        // Nothing may overtake a message that the handler is about to be asked for.
+        if second != first && self.pending_handler.is_none() {
             work |= self.poll_partner(usize::from(second));
         }
         self.cursor += 1;
         if usize::from(self.cursor) >= self.partners.len() {
             self.cursor = 0;
         }
-        if self.cursor != first && self.cursor != second {
+        let is_other = self.cursor != first && self.cursor != second;
+        if is_other && self.pending_handler.is_none() {
             let index = usize::from(self.cursor);
             if self.poll_partner(index) {
                 self.make_hot(index);
