@@ -4,7 +4,8 @@
 //! Its NIC id is a MAC address as nobody sells one: locally administered, made of the identity of
 //! the running kernel. So all domains of a host that share a kernel, containers too, agree on it,
 //! and hosts differ. It changes when the host starts again, when no address of before is valid
-//! anyway. Board 0 is called `localhost` and `<host name>`, both also with `:0`.
+//! anyway. Board 0 is called `localhost` and `<host name>`, both also with `:0`, and as somebody renamed
+//! it: then its name is the one line of the file `mx-hostname` in the runtime directory.
 
 use std::ffi::{CStr, c_char};
 use std::fs;
@@ -16,8 +17,10 @@ use crate::errors::fail;
 use crate::library;
 use crate::types::Code;
 
-/// Bytes of a peer's name, the final zero included.
-pub const NAME_BYTES_MAX: usize = 80;
+/// A peer's name has 80 bytes with its final zero; this is without the `:0` that names the board.
+const PLAIN_NAME_BYTES_MAX: usize = 77;
+/// What the board is called, in the runtime directory, if somebody renamed it.
+const NAME_FILE: &str = "mx-hostname";
 
 pub fn exists(board: u32) -> bool {
     board == 0
@@ -54,10 +57,20 @@ pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
+/// What somebody called the board (`diolkos mx hostname`), if it is a name.
+fn given_name() -> Option<String> {
+    let most = PLAIN_NAME_BYTES_MAX + 1;
+    let bytes = diolkos_island::process::runtime_file(None, NAME_FILE, most)?;
+    let plain = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let is_good = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let fits = !plain.is_empty() && plain.len() <= PLAIN_NAME_BYTES_MAX;
+    (fits && plain.iter().all(is_good)).then(|| String::from_utf8_lossy(plain).into_owned())
+}
+
 /// The name of board 0.
 pub fn name() -> String {
-    let mut name = host_name();
-    let mut end = name.len().min(NAME_BYTES_MAX - 1 - ":0".len());
+    let mut name = given_name().unwrap_or_else(host_name);
+    let mut end = name.len().min(PLAIN_NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
@@ -66,8 +79,8 @@ pub fn name() -> String {
 }
 
 fn is_ours(name: &str) -> bool {
-    let host = name.strip_suffix(":0").unwrap_or(name);
-    host == "localhost" || host == host_name() || name == self::name()
+    let plain = name.strip_suffix(":0").unwrap_or(name);
+    plain == "localhost" || plain == host_name() || Some(plain) == self::name().strip_suffix(":0")
 }
 
 fn checked(result: Result<(), Code>, what: &str) -> Code {

@@ -35,7 +35,7 @@ mod spawn;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,13 @@ use spawn::{Progress, Starter};
 
 pub use grant::ends_from_descriptors;
 pub use info::query_info;
+
+/// The beginning of a small file that the owner of the runtime directory keeps there; `None` when
+/// there is none, or the directory cannot be trusted.
+#[must_use]
+pub fn runtime_file(runtime_dir: Option<&Path>, name: &str, bytes_max: usize) -> Option<Vec<u8>> {
+    RuntimeDir::open(runtime_dir).ok()??.read(name, bytes_max)
+}
 
 /// How to open an endpoint at this host's backend.
 #[derive(Clone, Debug)]
