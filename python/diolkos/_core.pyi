@@ -323,6 +323,10 @@ class Endpoint:
     def fileno(self) -> int:
         """A descriptor that becomes readable when something happens after `arm`."""
 
+    def linger(self) -> bool:
+        """For event loops: looks for a few microseconds whether something happens, as long as that
+        has been worth it lately."""
+
     def arm(self) -> bool:
         """For event loops: says that the program is about to wait for `fileno()`. True when
         something is here already. Undo it with `disarm` in any case."""

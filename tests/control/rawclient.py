@@ -138,25 +138,20 @@ class End:
     packet: Packet
 
     @property
-    def bell_in(self) -> int:
-        """The bell to sleep on."""
+    def bell(self) -> int:
+        """The doorbell."""
         return self.packet.fds[2]
-
-    @property
-    def bell_out(self) -> int:
-        """The bell of the other end."""
-        return self.packet.fds[3]
 
     @property
     def process(self) -> int:
         """The other end's process."""
-        return self.packet.fds[4]
+        return self.packet.fds[3]
 
 
 @contextlib.contextmanager
 def mapped(packet: Packet) -> Iterator[End]:
     """The end of a channel that a packet brought."""
-    assert len(packet.fds) == 5, packet
+    assert len(packet.fds) == 4, packet
     with (
         mmap.mmap(packet.fds[0], CHANNEL_FILE_BYTES) as outgoing,
         mmap.mmap(packet.fds[1], CHANNEL_FILE_BYTES, prot=mmap.PROT_READ) as incoming,
@@ -178,8 +173,9 @@ def check_end(packet: Packet, direction: int) -> None:
 
 
 def ring(bell: int) -> None:
-    """Rings a doorbell."""
-    os.eventfd_write(bell, 1)
+    """Rings the other end."""
+    with socket.socket(fileno=os.dup(bell)) as sock:
+        sock.send(b"!", socket.MSG_DONTWAIT)
 
 
 def is_readable(fd: int, patience_s: float = 0.0) -> bool:

@@ -76,12 +76,12 @@ def test_messages_and_doorbells_cross(backend: RunningBackend) -> None:
             at_b.outgoing[0x1000:0x1005] = b"howdy"
             assert at_b.incoming[0x1000:0x1005] == b"hello"
             assert at_a.incoming[0x1000:0x1005] == b"howdy"
-            assert not is_readable(at_b.bell_in)
-            ring(at_a.bell_out)
-            assert is_readable(at_b.bell_in)
-            assert not is_readable(at_a.bell_in)
-            ring(at_b.bell_out)
-            assert is_readable(at_a.bell_in)
+            assert not is_readable(at_b.bell)
+            ring(at_a.bell)
+            assert is_readable(at_b.bell)
+            assert not is_readable(at_a.bell)
+            ring(at_b.bell)
+            assert is_readable(at_a.bell)
             assert not is_readable(at_a.process)
 
 
@@ -273,9 +273,9 @@ def test_process_handle_tells_of_a_death(backend: RunningBackend) -> None:
         child = in_child(be_killed)
         a.send("connect", target="b")
         end = a.expect("connected")
-        assert not is_readable(end.fds[4])
+        assert not is_readable(end.fds[3])
         os.kill(child, 9)
-        assert is_readable(end.fds[4], PATIENCE_S)
+        assert is_readable(end.fds[3], PATIENCE_S)
         assert exit_code_of(child) == -9
         a.expect("gone", channel=end["channel"])
 

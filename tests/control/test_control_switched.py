@@ -33,7 +33,7 @@ def _publish(end: End, payload: bytes) -> None:
     end.outgoing[CELLS + 8 : CELLS + 32] = struct.pack("<3Q", 11, 22, 33)
     end.outgoing[CELLS + 32 : CELLS + 40] = payload
     end.outgoing[CELLS : CELLS + 8] = FIRST_HEAD
-    ring(end.bell_out)
+    ring(end.bell)
 
 
 def _await(end: End, offset: int, expected: bytes) -> None:
@@ -44,7 +44,7 @@ def _await(end: End, offset: int, expected: bytes) -> None:
         left = deadline - time.monotonic()
         assert left > 0
         # At least now and then without a doorbell: what we wait for may precede our sleep.
-        select.select([end.bell_in], [], [], min(left, 0.01))
+        select.select([end.bell], [], [], min(left, 0.01))
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_an_endpoint_that_breaks_the_ring_ends_its_channel_only(backend: Running
     with _switched(backend) as (a, b, at_a, at_b):
         # An inline payload of 33 bytes.
         at_a.outgoing[CELLS : CELLS + 8] = struct.pack("<IBBH", 1, 3, 0, 33)
-        ring(at_a.bell_out)
+        ring(at_a.bell)
         _await(at_b, CLOSING, struct.pack("<Q", 1))
         _await(at_a, CLOSING, struct.pack("<Q", 1))
         a.round_trip()

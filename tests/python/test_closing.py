@@ -35,6 +35,7 @@ CALLS: list[Callable[[Side], Any]] = [
     lambda side: side.endpoint.on_unexpected(print),
     lambda side: side.endpoint.progress(),
     lambda side: side.endpoint.fileno(),
+    lambda side: side.endpoint.linger(),
     lambda side: side.endpoint.arm(),
     lambda side: side.endpoint.disarm(),
     lambda side: side.endpoint.peers,

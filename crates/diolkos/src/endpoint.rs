@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use diolkos_island::local::{self, Alone};
 use diolkos_island::{ChannelEnds, Identity, Island, IslandError, Road, Target, process};
 use diolkos_proto::matching::ContextBits;
 use diolkos_proto::patience::Patience;
@@ -218,7 +219,7 @@ impl Endpoint {
     /// # Errors
     /// [`Error::Introduction`] when the system has no memory or descriptors for them.
     pub fn local_pair() -> Result<[(Self, PeerId); 2], Error> {
-        let (a, b) = diolkos_island::local::pair()?;
+        let (a, b) = local::pair()?;
         let open = |number: u32, ends: ChannelEnds| {
             let island = Alone::new(number);
             let endpoint = Self::on_island(Box::new(island), ContextBits::default())?;
@@ -257,7 +258,7 @@ impl Endpoint {
         core.bury();
         core.publish_counters();
         core.handler = None;
-        core.peers.island = Box::new(Alone::new(self.shared.identity.number));
+        core.peers.leave(Box::new(Alone::new(self.shared.identity.number)));
         self.ring_bell(&mut core);
         drop(core);
         self.shared.returns.announce();
@@ -695,50 +696,5 @@ impl Core {
             }
         }
         Ok(None)
-    }
-}
-
-/// The island of an endpoint that nobody can be introduced to.
-struct Alone {
-    identity: Identity,
-}
-
-impl Alone {
-    fn new(number: u32) -> Self {
-        let name = format!("local-{number}");
-        Self { identity: Identity { number, name, partition: "local".into() } }
-    }
-}
-
-impl Island for Alone {
-    fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn home(&self) -> Option<&Arc<diolkos_shm::Region>> {
-        None
-    }
-
-    fn connect(
-        &mut self,
-        _: u32,
-        _: &Target,
-        _: Option<Road>,
-        _: Option<u32>,
-        _: Option<u32>,
-    ) -> Result<(), IslandError> {
-        Err(IslandError::BackendUnavailable { what: "this endpoint has no backend".into() })
-    }
-
-    fn cancel(&mut self, _: u32) {}
-
-    fn disconnect(&mut self, _: u64) {}
-
-    fn poll_event(&mut self, _: u64) -> Option<diolkos_island::Event> {
-        None
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine's lane over a pair of shared-memory rings.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use diolkos_island::Doorbell;
 use diolkos_proto::{Frame, Lane, LaneFault};
 use diolkos_shm::barrier::Barrier;
 use diolkos_shm::doorbell::{PeerSleep, SleepFlag};
@@ -27,7 +27,7 @@ pub struct ShmLane {
     own_sleep: SleepFlag,
     peer_sleep: PeerSleep,
     barrier: Barrier,
-    doorbell: OwnedFd,
+    doorbell: Arc<Doorbell>,
     pub doorbells_rung: u64,
 }
 
@@ -44,7 +44,7 @@ impl ShmLane {
         channel: u64,
         outgoing: Region,
         incoming: Region,
-        doorbell: OwnedFd,
+        doorbell: Arc<Doorbell>,
         window: u64,
     ) -> Result<Self, LaneError> {
         // Faulted in now, so that nothing faults on the path of a small message.
@@ -93,9 +93,7 @@ impl ShmLane {
     #[cold]
     fn wake_peer(&mut self) {
         self.doorbells_rung += 1;
-        // A full counter means that the peer has been rung already; nothing else can go wrong
-        // that the peer's death would not tell us better.
-        let _ = rustix::io::write(&self.doorbell, &1_u64.to_ne_bytes());
+        self.doorbell.ring();
     }
 }
 

@@ -2,9 +2,10 @@
 //! Introductions: peers come, are watched, and go.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
-use diolkos_island::{ChannelEnds, Event, Island, IslandError, Road, Target};
+use diolkos_island::{ChannelEnds, Doorbell, Event, Island, IslandError, Road, Target};
 use diolkos_proto::{Lane, Machine, PeerId, RequestId, StatusCode};
 use diolkos_shm::RegionError;
 use diolkos_shm::layout::{HOME_CHANNELS_MAX, HOME_WORD_CHANNELS, HOME_WORD_ENDPOINT};
@@ -65,8 +66,8 @@ pub struct Counters {
 /// A peer's descriptors and its line of counters.
 pub(crate) struct Peer {
     pub info: PeerInfo,
-    /// Rung by the peer; watched, never read (edge-triggered).
-    doorbell: Option<OwnedFd>,
+    /// Rung by the peer.
+    doorbell: Option<Arc<Doorbell>>,
     /// Readable once the peer's process is gone.
     liveness: Option<OwnedFd>,
     counter_line: usize,
@@ -78,7 +79,7 @@ pub(crate) struct Peer {
 pub(crate) enum Token {
     Control,
     Wakeup,
-    Doorbell,
+    Doorbell(PeerId),
     Liveness(PeerId),
 }
 
@@ -87,17 +88,19 @@ impl Token {
         epoll::EventData::new_u64(match self {
             Self::Control => 0,
             Self::Wakeup => 1,
-            Self::Doorbell => 2,
-            Self::Liveness(peer) => 1 << 32 | u64::from(peer.to_raw()),
+            Self::Doorbell(peer) => 1 << 32 | u64::from(peer.to_raw()),
+            Self::Liveness(peer) => 2 << 32 | u64::from(peer.to_raw()),
         })
     }
 
     pub fn from_data(data: epoll::EventData) -> Self {
-        match data.u64() {
-            0 => Self::Control,
-            1 => Self::Wakeup,
-            2 => Self::Doorbell,
-            other => Self::Liveness(PeerId::from_raw(other as u32)),
+        let word = data.u64();
+        let peer = PeerId::from_raw(word as u32);
+        match word >> 32 {
+            0 if word == 0 => Self::Control,
+            0 => Self::Wakeup,
+            1 => Self::Doorbell(peer),
+            _ => Self::Liveness(peer),
         }
     }
 }
@@ -166,6 +169,12 @@ impl Peers {
         if let (Some(known), Some(_)) = (self.known.get_mut(&peer), key) {
             known.accepted_key = key;
         }
+    }
+
+    /// Leaves the backend, and gives back what it granted.
+    pub fn leave(&mut self, to: Box<dyn Island>) {
+        self.island = to;
+        self.home = None;
     }
 
     /// Whether this island ever had a backend.
@@ -353,23 +362,20 @@ impl Core {
             }
             LaneError::Region(error) => misbehaved(error.to_string()),
         };
-        let lane = ShmLane::new(
-            ends.channel,
-            ends.outgoing,
-            ends.incoming,
-            ends.doorbell_out,
-            bulk_window_bytes(),
-        )
-        .map_err(grant)?;
+        let doorbell = Arc::new(ends.doorbell);
+        let (outgoing, incoming) = (ends.outgoing, ends.incoming);
+        let window = bulk_window_bytes();
+        let lane = ShmLane::new(ends.channel, outgoing, incoming, doorbell.clone(), window)
+            .map_err(grant)?;
         let full = |_| IslandError::Limit { what: "this endpoint has too many peers".into() };
         let peer = self.machine.add_partner(lane).map_err(full)?;
-        let watch = |fd: &OwnedFd, token: Token| {
+        let watch = |fd: BorrowedFd<'_>, token: Token| {
             let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
-            epoll::add(&self.epoll, fd.as_fd(), token.to_data(), flags)
+            epoll::add(&self.epoll, fd, token.to_data(), flags)
         };
-        let mut watched = watch(&ends.doorbell_in, Token::Doorbell);
+        let mut watched = watch(doorbell.as_fd(), Token::Doorbell(peer));
         if let Some(liveness) = &ends.liveness {
-            watched = watched.and_then(|()| watch(liveness, Token::Liveness(peer)));
+            watched = watched.and_then(|()| watch(liveness.as_fd(), Token::Liveness(peer)));
         }
         if let Err(errno) = watched {
             let _ = self.machine.disconnect(peer);
@@ -385,7 +391,7 @@ impl Core {
             channel: ends.channel,
             gone: None,
         };
-        let doorbell = Some(ends.doorbell_in);
+        let doorbell = Some(doorbell);
         self.peers.known.insert(
             peer,
             Peer { info, doorbell, liveness: ends.liveness, counter_line, accepted_key: None },
@@ -418,10 +424,13 @@ impl Core {
             changed = true;
             let Some(known) = self.peers.known.get_mut(&peer) else { continue };
             known.info.gone = Some(code);
-            // Removed by hand: the peer and the backend hold the same open files, so closing our
-            // descriptors would not take them out of the set.
-            for descriptor in [known.doorbell.take(), known.liveness.take()].into_iter().flatten() {
-                let _ = epoll::delete(&self.epoll, &descriptor);
+            // Removed by hand: others may hold the same open files, so closing our descriptors would
+            // not take them out of the set.
+            if let Some(doorbell) = known.doorbell.take() {
+                let _ = epoll::delete(&self.epoll, doorbell.as_fd());
+            }
+            if let Some(liveness) = known.liveness.take() {
+                let _ = epoll::delete(&self.epoll, &liveness);
             }
             let line = std::mem::replace(&mut known.counter_line, HOME_CHANNELS_MAX);
             let channel = known.info.channel;
@@ -442,6 +451,14 @@ impl Core {
             if let Some(lane) = self.machine.lane_mut(peer) {
                 lane.ask_window(share);
             }
+        }
+    }
+
+    /// Takes a peer's rings: they said to look at the rings, and the next one is news.
+    pub fn silence_doorbell(&self, peer: PeerId) {
+        if let Some(doorbell) = self.peers.known.get(&peer).and_then(|peer| peer.doorbell.as_ref())
+        {
+            doorbell.silence();
         }
     }
 

@@ -228,6 +228,24 @@ impl Endpoint {
         }
     }
 
+    /// Polls until anything has happened, for at most `budget` and without sleeping. `false`: nothing
+    /// has. What event loops do before they wait on [`Endpoint::descriptor`].
+    ///
+    /// # Errors
+    /// As [`Endpoint::wait`].
+    pub fn linger(&self, budget: Duration) -> Result<bool, Error> {
+        let mut core = self.lock()?;
+        let before = core.polls_with_work;
+        let find = &mut |core: &mut Core| Ok((core.polls_with_work != before).then_some(()));
+        match self.spin_for(&mut core, Some(budget), None, find)? {
+            Spun::Found(()) => Ok(true),
+            Spun::Deadline | Spun::Spent => {
+                core.patience.slept();
+                Ok(false)
+            }
+        }
+    }
+
     /// As [`Endpoint::mprobe`], for at most `budget` and without sleeping.
     ///
     /// # Errors
@@ -607,8 +625,9 @@ impl Core {
                     self.peer_died(peer);
                     happened = true;
                 }
-                // Edge-triggered and never read: the rings say what happened.
-                Token::Doorbell | Token::Wakeup => {}
+                // The rings say what happened. Our own bell is edge-triggered and never read.
+                Token::Doorbell(peer) => self.silence_doorbell(peer),
+                Token::Wakeup => {}
             }
         }
         happened

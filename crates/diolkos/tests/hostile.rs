@@ -21,13 +21,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use diolkos::{Error, PeerId, Selector, StatusCode};
-use diolkos_island::{ChannelEnds, IslandError, PeerIdentity, Road};
+use diolkos_island::{ChannelEnds, Doorbell, IslandError, PeerIdentity, Road};
 use diolkos_shm::layout::{self, CELL_COUNT, CELL_WORDS, CHANNEL_FILE_BYTES, WORD_CELLS};
 use diolkos_shm::words::Words;
 use diolkos_shm::{Access, Cell, Producer, Region, Source};
-use port::{Lent, Port, info, join, lonely, pattern, tag};
-use rustix::event::EventfdFlags;
+use port::{HUNG, Lent, Port, info, join, lonely, pattern, tag};
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::net::{Shutdown, shutdown};
 
 /// As in the conformance suite, whose harness this borrows.
 pub type Maker = fn() -> Result<(ChannelEnds, ChannelEnds), IslandError>;
@@ -77,21 +77,20 @@ fn trap() -> Trap {
     let (b_file, b_view) = channel_file(1);
     let again = b_file.try_clone().expect("a descriptor");
     let map = |fd, access| Region::map(fd, CHANNEL_FILE_BYTES, access).expect("memory");
-    let bells = [doorbell(), doorbell()];
-    let end = |file, view, own: usize| ChannelEnds {
+    let (a_bell, b_bell) = Doorbell::pair().expect("doorbells");
+    let end = |file, view, doorbell, own: u32| ChannelEnds {
         channel: 1,
-        peer: PeerIdentity { number: 1 - own as u32, name: "the other".into() },
+        peer: PeerIdentity { number: 1 - own, name: "the other".into() },
         road: Road::Direct,
         reason: "a trap".into(),
         outgoing: map(file, Access::ReadWrite),
         incoming: map(view, Access::ReadOnly),
-        doorbell_in: bells[own].try_clone().expect("a descriptor"),
-        doorbell_out: bells[1 - own].try_clone().expect("a descriptor"),
+        doorbell,
         liveness: None,
     };
     Trap {
-        victim: end(a_file, b_view, 0),
-        liar: end(b_file, a_view, 1),
+        victim: end(a_file, b_view, a_bell, 0),
+        liar: end(b_file, a_view, b_bell, 1),
         file: Words::new(Arc::new(map(again, Access::ReadWrite))),
     }
 }
@@ -105,10 +104,6 @@ fn channel_file(direction: u32) -> (OwnedFd, OwnedFd) {
     let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     let view = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, 0.into()).expect("a view");
     (file, view)
-}
-
-fn doorbell() -> OwnedFd {
-    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("a doorbell")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -409,5 +404,62 @@ fn a_channel_file_with_a_wrong_header_is_refused() {
         file.store(index, file.load(index, Ordering::Relaxed) ^ 0x10, Ordering::Relaxed);
         let refused = lonely(0).adopt(victim);
         assert!(matches!(refused, Err(Error::Introduction(_))), "word {word}: {refused:?}");
+    }
+}
+
+/// What a liar may do to its end of the doorbells.
+#[derive(Clone, Copy, Debug)]
+enum Mischief {
+    Blocking,
+    Full,
+    ShutDown,
+    Closed,
+    Flooded,
+}
+
+#[test]
+fn nothing_done_to_a_doorbell_stops_or_ends_the_victim() {
+    for mischief in [
+        Mischief::Blocking,
+        Mischief::Full,
+        Mischief::ShutDown,
+        Mischief::Closed,
+        Mischief::Flooded,
+    ] {
+        eprintln!("{mischief:?}");
+        let Trap { victim: end, liar, file } = trap();
+        let endpoint = lonely(0);
+        let peer = endpoint.adopt(end).expect("a usable end");
+        let bell = liar.doorbell;
+        match mischief {
+            Mischief::Blocking => {
+                let flags = rustix::fs::fcntl_getfl(&bell).expect("flags");
+                rustix::fs::fcntl_setfl(&bell, flags - OFlags::NONBLOCK).expect("flags");
+            }
+            Mischief::ShutDown => shutdown(&bell, Shutdown::Both).expect("a socket"),
+            Mischief::Flooded => (0..10_000).for_each(|_| bell.ring()),
+            Mischief::Full | Mischief::Closed => {}
+        }
+        let bell = (!matches!(mischief, Mischief::Closed)).then_some(bell);
+        // The liar sleeps, it says, so every message rings; and it never takes a ring.
+        file.store(layout::WORD_SLEEPING, 1, Ordering::Relaxed);
+        let (done, is_done) = std::sync::mpsc::channel();
+        let at_work = endpoint.clone();
+        std::thread::spawn(move || {
+            let victim = Port { endpoint: at_work, peer };
+            for number in 0..100 {
+                victim.send(number, 8, 1);
+            }
+            let _ = done.send(());
+        });
+        assert!(is_done.recv_timeout(HUNG).is_ok(), "the victim hangs: {mischief:?}");
+        // Nor does it keep a victim from sleeping until its time.
+        let sleeps = || endpoint.counters().expect("counters").sleeps;
+        let before = sleeps();
+        let soon = Instant::now() + Duration::from_millis(20);
+        let found = endpoint.probe(&tag(1), Some(soon)).expect("a wait");
+        assert!(found.is_none() && Instant::now() >= soon);
+        assert!(sleeps() - before < 20, "{mischief:?} keeps the victim awake");
+        drop(bell);
     }
 }

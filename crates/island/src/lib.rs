@@ -8,11 +8,12 @@
 //!
 //! Interface: an endpoint asks its [`Island`] to `connect`; the answer, and introductions that
 //! others asked for, come out of `poll_event`. Nothing here waits. What comes out is always the
-//! same [`ChannelEnds`]: two mapped files, two doorbells, and something that tells when the peer's
+//! same [`ChannelEnds`]: two mapped files, a doorbell, and something that tells when the peer's
 //! process is gone. Guests (`qemu`, `xen`) will implement the same trait with device memory and
 //! interrupts; the conformance suite in the crate `diolkos` is written against it.
 #![forbid(unsafe_code)]
 
+mod doorbell;
 mod error;
 pub mod local;
 pub mod process;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use diolkos_shm::Region;
 
+pub use doorbell::Doorbell;
 pub use error::{IslandError, system_hint};
 
 /// How the two ends of a channel are joined.
@@ -95,10 +97,8 @@ pub struct ChannelEnds {
     pub outgoing: Region,
     /// The peer's file, mapped read-only.
     pub incoming: Region,
-    /// The peer rings it; readable then.
-    pub doorbell_in: OwnedFd,
-    /// Rings the peer: eight bytes holding 1, as for an eventfd.
-    pub doorbell_out: OwnedFd,
+    /// Rings the peer, and is readable when the peer rings.
+    pub doorbell: Doorbell,
     /// Readable once the peer's process is gone, where the system can tell.
     pub liveness: Option<OwnedFd>,
 }

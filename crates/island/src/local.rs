@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Channels within one process, without a backend: for tests, benches and the relay's own tests.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use diolkos_shm::layout::{CHANNEL_FILE_BYTES, header_bytes};
 use diolkos_shm::{Access, Region};
-use rustix::event::EventfdFlags;
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 
-use crate::{ChannelEnds, IslandError, PeerIdentity, Road};
+use crate::{
+    ChannelEnds, Doorbell, Event, Identity, Island, IslandError, PeerIdentity, Road, Target,
+};
 
 /// The two ends of a fresh channel, made as a backend makes them.
 ///
@@ -20,9 +22,8 @@ pub fn pair() -> Result<(ChannelEnds, ChannelEnds), IslandError> {
     let channel = NEXT.fetch_add(1, Ordering::Relaxed);
     let (a_file, a_view) = channel_file(channel, 0)?;
     let (b_file, b_view) = channel_file(channel, 1)?;
-    let (a_bell, a_rings) = doorbell()?;
-    let (b_bell, b_rings) = doorbell()?;
-    let end = |outgoing, incoming, doorbell_in, doorbell_out, number| {
+    let (a_bell, b_bell) = Doorbell::pair().map_err(system("socketpair"))?;
+    let end = |outgoing, incoming, doorbell, number| {
         Ok::<_, IslandError>(ChannelEnds {
             channel,
             peer: PeerIdentity { number, name: format!("local-{number}") },
@@ -30,12 +31,11 @@ pub fn pair() -> Result<(ChannelEnds, ChannelEnds), IslandError> {
             reason: "both ends in one process".into(),
             outgoing: map(outgoing, Access::ReadWrite)?,
             incoming: map(incoming, Access::ReadOnly)?,
-            doorbell_in,
-            doorbell_out,
+            doorbell,
             liveness: None,
         })
     };
-    Ok((end(a_file, b_view, a_bell, b_rings, 1)?, end(b_file, a_view, b_bell, a_rings, 0)?))
+    Ok((end(a_file, b_view, a_bell, 1)?, end(b_file, a_view, b_bell, 0)?))
 }
 
 fn map(file: OwnedFd, access: Access) -> Result<Region, IslandError> {
@@ -61,9 +61,49 @@ fn channel_file(channel: u64, direction: u32) -> Result<(OwnedFd, OwnedFd), Isla
     Ok((file, view))
 }
 
-fn doorbell() -> Result<(OwnedFd, OwnedFd), IslandError> {
-    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-    let bell = rustix::event::eventfd(0, flags).map_err(system("eventfd"))?;
-    let ringer = rustix::io::fcntl_dupfd_cloexec(bell.as_fd(), 0).map_err(system("dup"))?;
-    Ok((bell, ringer))
+/// The island of an endpoint that nobody can be introduced to.
+pub struct Alone {
+    identity: Identity,
+}
+
+impl Alone {
+    /// The identity of endpoint `number`, named `local-<number>`.
+    #[must_use]
+    pub fn new(number: u32) -> Self {
+        let name = format!("local-{number}");
+        Self { identity: Identity { number, name, partition: "local".into() } }
+    }
+}
+
+impl Island for Alone {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn home(&self) -> Option<&Arc<Region>> {
+        None
+    }
+
+    fn connect(
+        &mut self,
+        _: u32,
+        _: &Target,
+        _: Option<Road>,
+        _: Option<u32>,
+        _: Option<u32>,
+    ) -> Result<(), IslandError> {
+        Err(IslandError::BackendUnavailable { what: "this endpoint has no backend".into() })
+    }
+
+    fn cancel(&mut self, _: u32) {}
+
+    fn disconnect(&mut self, _: u64) {}
+
+    fn poll_event(&mut self, _: u64) -> Option<Event> {
+        None
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }

@@ -26,6 +26,7 @@ use crate::peer::Peer;
 use crate::request::Request;
 use crate::status::{Recycled, Status};
 use crate::transfer;
+use crate::waiting;
 
 /// A port on which messages are sent, received and matched.
 #[pyclass(frozen, weakref, module = "diolkos")]
@@ -469,6 +470,10 @@ impl Endpoint {
             return Err(errors::from_core(py, diolkos::Error::Closed));
         }
         Ok(self.core.descriptor().as_raw_fd())
+    }
+
+    fn linger(&self, py: Python<'_>) -> PyResult<bool> {
+        self.core.linger(waiting::SPIN).map_err(|error| errors::from_core(py, error))
     }
 
     fn arm(&self, py: Python<'_>) -> PyResult<bool> {

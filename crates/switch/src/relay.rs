@@ -27,7 +27,7 @@
 //! ends with that endpoint at the latest.
 //!
 //! Bounds: it holds nothing but what is in the rings; a turn moves a few cells one way, then the
-//! other way; whoever owns it holds one thread and seven descriptors a relay.
+//! other way; whoever owns it holds one thread and five descriptors a relay.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -221,8 +221,8 @@ fn exchange(a: &mut Side, b: &mut Side) -> Result<bool, Fault> {
 /// Sleeps until a doorbell, a death or a command; says who is gone.
 fn sleep(a: &Side, b: &Side, command: &Command, known: Gone) -> Gone {
     let mut watched = vec![
-        PollFd::new(&a.doorbell_in, PollFlags::IN),
-        PollFd::new(&b.doorbell_in, PollFlags::IN),
+        PollFd::new(&a.doorbell, PollFlags::IN),
+        PollFd::new(&b.doorbell, PollFlags::IN),
         PollFd::new(&command.bell, PollFlags::IN),
     ];
     // A process that is known to be gone would keep us awake.
@@ -236,8 +236,8 @@ fn sleep(a: &Side, b: &Side, command: &Command, known: Gone) -> Gone {
         a: known.a || (watch_a.is_some() && died.next() == Some(true)),
         b: known.b || (watch_b.is_some() && died.next() == Some(true)),
     };
-    a.quiet_doorbell();
-    b.quiet_doorbell();
+    a.doorbell.silence();
+    b.doorbell.silence();
     let _ = rustix::io::read(&command.bell, &mut [0; 8]);
     gone
 }

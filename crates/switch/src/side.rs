@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use diolkos_island::ChannelEnds;
+use diolkos_island::{ChannelEnds, Doorbell};
 use diolkos_shm::barrier::Barrier;
 use diolkos_shm::doorbell::{PeerSleep, SleepFlag};
 use diolkos_shm::layout;
@@ -42,9 +42,8 @@ pub struct Side {
     barrier: Barrier,
     /// Bytes and messages of credit that the endpoint has given back so far.
     credits_seen: (u64, u64),
-    /// Rung by the endpoint.
-    pub doorbell_in: OwnedFd,
-    doorbell_out: OwnedFd,
+    /// Rings the endpoint, and is rung by it.
+    pub doorbell: Doorbell,
     /// Readable once the endpoint's process is gone.
     pub liveness: Option<OwnedFd>,
 }
@@ -68,8 +67,7 @@ impl Side {
             peer_sleep: PeerSleep::new(incoming),
             barrier: Barrier::of_this_process(),
             credits_seen: (0, 0),
-            doorbell_in: ends.doorbell_in,
-            doorbell_out: ends.doorbell_out,
+            doorbell: ends.doorbell,
             liveness: ends.liveness,
         })
     }
@@ -92,7 +90,7 @@ impl Side {
         if told {
             self.barrier.light();
             if self.peer_sleep.wants_room() {
-                self.wake_peer();
+                self.doorbell.ring();
             }
         }
         Ok(cells > 0 || told)
@@ -165,25 +163,13 @@ impl Side {
     pub fn close(&mut self) {
         self.producer.close();
         self.own_sleep.lower();
-        self.wake_peer();
+        self.doorbell.ring();
     }
 
     fn ring(&mut self) {
         self.barrier.light();
         if self.peer_sleep.must_ring() {
-            self.wake_peer();
+            self.doorbell.ring();
         }
-    }
-
-    fn wake_peer(&mut self) {
-        // A full counter means that it has been rung already; nothing else can go wrong that the
-        // endpoint's death would not tell better.
-        let _ = rustix::io::write(&self.doorbell_out, &1_u64.to_ne_bytes());
-    }
-
-    /// Takes the rings of the doorbell, so that the next sleep is a sleep.
-    pub fn quiet_doorbell(&self) {
-        // Not blocking; nothing there is as good as something.
-        let _ = rustix::io::read(&self.doorbell_in, &mut [0; 8]);
     }
 }

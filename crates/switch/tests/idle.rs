@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diolkos_island::local;
 use diolkos_switch::Relay;
+use rustix::net::{Shutdown, shutdown};
 
 /// Nanoseconds that the relay's thread has run, from the kernel's accounts.
 fn run_time_ns() -> Option<u64> {
@@ -25,8 +26,11 @@ fn moment() {
 
 #[test]
 fn an_idle_relay_uses_no_processor_time() {
-    let (_near, near_inner) = local::pair().unwrap();
-    let (_far, far_inner) = local::pair().unwrap();
+    let (near, near_inner) = local::pair().unwrap();
+    let (far, far_inner) = local::pair().unwrap();
+    // Nor when its endpoints hang their doorbells up.
+    shutdown(&near.doorbell, Shutdown::Both).unwrap();
+    drop(far.doorbell);
     let _relay = Relay::start(near_inner, far_inner).unwrap();
     // Until it has gone to sleep: its account stands still.
     let mut before = None;

@@ -9,10 +9,11 @@
 How it waits
 ------------
 A call first does its work at once: when the message is here already, `await` costs no trip through
-the event loop. Otherwise the call becomes a *waiter*: a predicate that says whether to try again,
-and a future. While there are waiters the endpoint is *armed*: its descriptor, watched by the loop,
-becomes readable when something happens. Each time it does, the endpoint is disarmed, every waiter
-whose predicate holds is woken, and the endpoint is armed again for the others::
+the event loop. If nobody else waits it then looks for a few microseconds more, as long as that has
+been worth it lately. Otherwise the call becomes a *waiter*: a predicate that says whether to try
+again, and a future. While there are waiters the endpoint is *armed*: its descriptor, watched by the
+loop, becomes readable when something happens. Each time it does, the endpoint is disarmed, every
+waiter whose predicate holds is woken, and the endpoint is armed again for the others::
 
     try --- nothing ---> waiter --- descriptor readable, predicate holds ---> try
      |

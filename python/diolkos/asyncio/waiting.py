@@ -74,6 +74,10 @@ class Watch:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
+        # A message that answers one of ours is mostly here sooner than a trip through the loop
+        # takes; how long it is worth to look for it, the endpoint learns.
+        if not self._waiters and self._core.linger() and ready():
+            return
         waiter = _Waiter(loop.create_future(), ready, selector)
         self._waiters.append(waiter)
         try:

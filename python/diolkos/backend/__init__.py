@@ -8,8 +8,8 @@ connection to it, a `SOCK_SEQPACKET` Unix socket that carries one JSON object a 
           |------ open ----------------->|<---------------- open ------|
           |------ connect("B") --------->|                             |
           |                        policy, limits                      |
-          |                   two memfds, two eventfds                 |
-          |<----- connected + 5 fds -----|----- introduced + 5 fds --->|
+          |                   two memfds, two sockets                  |
+          |<----- connected + 4 fds -----|----- introduced + 4 fds --->|
           |                                                            |
           |<================= messages, in shared memory =============>|
 

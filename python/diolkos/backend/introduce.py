@@ -352,9 +352,10 @@ def _make(channel: Channel, held: Descriptors) -> tuple[list[int], list[int], Mi
     if channel.road == "switched":
         return switched.make(channel.number, processes, held)
     asker, target = (
-        (held.add(memory.channel_file(channel.number, direction)), held.add(memory.doorbell()))
+        held.add(memory.channel_file(channel.number, direction))
         for direction in (CONNECTER_TO_TARGET, TARGET_TO_CONNECTER)
     )
-    asker_end = memory.channel_end(held, asker, target, processes[1])
-    target_end = memory.channel_end(held, target, asker, processes[0])
+    asker_bell, target_bell = map(held.add, memory.doorbells())
+    asker_end = memory.channel_end(held, asker, target, asker_bell, processes[1])
+    target_end = memory.channel_end(held, target, asker, target_bell, processes[0])
     return asker_end, target_end, None

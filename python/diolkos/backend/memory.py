@@ -154,21 +154,23 @@ def raise_attention(home: int, count: int) -> None:
         os.pwrite(home, _ATTENTION.pack(count & 0xFFFF_FFFF), 0)
 
 
-def doorbell() -> int:
-    """A new eventfd, not blocking; raises OSError."""
-    return os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+def doorbells() -> tuple[int, int]:
+    """Two doorbells that ring each other: datagram sockets, each an open file of its own, so that
+    nothing done to the one can make a call on the other wait. Raises OSError."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    return a.detach(), b.detach()
 
 
 def channel_end(
-    held: Descriptors, own: tuple[int, int], other: tuple[int, int], process: int | None
+    held: Descriptors, own: int, other: int, doorbell: int, process: int | None
 ) -> list[int]:
     """The descriptors of one end, in the order of the protocol: outgoing (read and write),
-    incoming (read-only), the bell to sleep on, the bell of the other end, its process.
+    incoming (read-only), its doorbell, the process of the other end.
 
-    `own` and `other` are (file, bell) of either end. `own` becomes part of the result; of the rest
-    there are copies, which belong to `held`. Raises OSError.
+    `own` and `other` are the files that the two ends write. `own` and `doorbell` become part of the
+    result; of the rest there are copies, which belong to `held`. Raises OSError.
     """
-    end = [own[0], held.add(read_only(other[0])), own[1], held.add(duplicate(other[1]))]
+    end = [own, held.add(read_only(other)), doorbell]
     if process is not None:
         end.append(held.add(duplicate(process)))
     return end

@@ -42,10 +42,13 @@ def make(
             (TARGET_TO_CONNECTER, CONNECTER_TO_TARGET),
         )
         for (out, back), process in zip(ways, processes, strict=True):
-            end = held.add(memory.channel_file(channel, out)), held.add(memory.doorbell())
-            here = middle.add(memory.channel_file(channel, back)), middle.add(memory.doorbell())
-            outer.append(memory.channel_end(held, end, here, own))
-            inner.append(memory.channel_end(middle, here, end, process))
+            end = held.add(memory.channel_file(channel, out))
+            here = middle.add(memory.channel_file(channel, back))
+            end_bell, here_bell = memory.doorbells()
+            held.add(end_bell)
+            middle.add(here_bell)
+            outer.append(memory.channel_end(held, end, here, end_bell, own))
+            inner.append(memory.channel_end(middle, here, end, here_bell, process))
         # From the call on the descriptors are the relay's, also when it raises.
         middle.release()
         relay: Middle = Relay(inner[0], inner[1])

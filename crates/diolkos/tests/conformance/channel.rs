@@ -65,13 +65,15 @@ pub fn the_file_of_the_peer_cannot_be_written(make: Maker) {
 pub fn a_doorbell_wakes_the_other_end_and_nobody_else(make: Maker) {
     let (a, b) = ends(make);
     let is_rung = |end: &ChannelEnds| {
-        let mut poll = [PollFd::new(&end.doorbell_in, PollFlags::IN)];
+        let mut poll = [PollFd::new(&end.doorbell, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut poll, Some(&now)).expect("poll") > 0
     };
     assert!(!is_rung(&a) && !is_rung(&b));
-    rustix::io::write(&a.doorbell_out, &1_u64.to_ne_bytes()).expect("a doorbell");
+    a.doorbell.ring();
     assert!(!is_rung(&a) && is_rung(&b));
-    rustix::io::write(&b.doorbell_out, &1_u64.to_ne_bytes()).expect("a doorbell");
+    b.doorbell.ring();
     assert!(is_rung(&a) && is_rung(&b));
+    a.doorbell.silence();
+    assert!(!is_rung(&a) && is_rung(&b));
 }

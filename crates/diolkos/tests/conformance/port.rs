@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! An endpoint with one peer, and buffers that live as long as the requests that use them.
 
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diolkos::{
-    ContextBits, Endpoint, Envelope, Error, Identity, IslandError, PeerId, RequestId, Road,
-    Selector, Sent, Sink, Source, Space, Status, StatusCode, Target,
+    ContextBits, Endpoint, Envelope, Error, PeerId, RequestId, Selector, Sent, Sink, Source, Space,
+    Status, StatusCode,
 };
-use diolkos_island::{Event, Island};
-use diolkos_shm::Region;
+use diolkos_island::local::Alone;
 
 use crate::Maker;
 
@@ -40,44 +37,7 @@ pub fn join(make: Maker, a: &Endpoint, b: &Endpoint) -> (Port, Port) {
 
 /// An endpoint without peers or a backend.
 pub fn lonely(number: u32) -> Endpoint {
-    let identity = Identity { number, name: format!("ep-{number}"), partition: "test".into() };
-    Endpoint::on_island(Box::new(Nowhere(identity)), ContextBits::default()).expect("an endpoint")
-}
-
-/// An island that knows nobody.
-struct Nowhere(Identity);
-
-impl Island for Nowhere {
-    fn identity(&self) -> &Identity {
-        &self.0
-    }
-
-    fn home(&self) -> Option<&Arc<Region>> {
-        None
-    }
-
-    fn connect(
-        &mut self,
-        _: u32,
-        _: &Target,
-        _: Option<Road>,
-        _: Option<u32>,
-        _: Option<u32>,
-    ) -> Result<(), IslandError> {
-        Err(IslandError::NotFound { what: "nobody lives here".into() })
-    }
-
-    fn cancel(&mut self, _: u32) {}
-
-    fn disconnect(&mut self, _: u64) {}
-
-    fn poll_event(&mut self, _: u64) -> Option<Event> {
-        None
-    }
-
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
+    Endpoint::on_island(Box::new(Alone::new(number)), ContextBits::default()).expect("an endpoint")
 }
 
 /// `len` bytes that belong to this number and no other.

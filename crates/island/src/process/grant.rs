@@ -7,13 +7,13 @@ use diolkos_shm::layout::{CHANNEL_FILE_BYTES, HOME_FILE_BYTES};
 use diolkos_shm::{Access, Region, RegionError};
 use rustix::fs::OFlags;
 
-use crate::{ChannelEnds, IslandError, PeerIdentity, Road};
+use crate::{ChannelEnds, Doorbell, IslandError, PeerIdentity, Road};
 
 /// Where a channel file says which channel it is of.
 const CHANNEL_NUMBER_OFFSET: u64 = 16;
 
-/// The end of a channel from its descriptors: outgoing, incoming, the bell to sleep on, the
-/// peer's bell, and (where the system has such handles) the peer's process.
+/// The end of a channel from its descriptors: outgoing, incoming, the doorbell, and (where the
+/// system has such handles) the peer's process.
 ///
 /// # Errors
 /// [`IslandError::BackendMisbehaved`] when they are too few, too many or of the wrong kind;
@@ -28,7 +28,7 @@ pub fn channel_ends(
     let count = descriptors.len();
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(|| wrong_count(count));
-    let (outgoing, incoming, doorbell_in, doorbell_out) = (next()?, next()?, next()?, next()?);
+    let (outgoing, incoming, doorbell) = (next()?, next()?, next()?);
     let liveness = next().ok();
     if descriptors.next().is_some() {
         return Err(wrong_count(count));
@@ -40,8 +40,8 @@ pub fn channel_ends(
         reason,
         outgoing: map(outgoing, CHANNEL_FILE_BYTES, Access::ReadWrite)?,
         incoming: map(incoming, CHANNEL_FILE_BYTES, Access::ReadOnly)?,
-        doorbell_in,
-        doorbell_out,
+        doorbell: Doorbell::from_descriptor(doorbell)
+            .ok_or_else(|| misbehaved("a granted doorbell is none".into()))?,
         liveness,
     })
 }

@@ -8,7 +8,7 @@
 use std::process::{Child, Command as Program, Stdio};
 use std::time::{Duration, Instant};
 
-use diolkos_island::local;
+use diolkos_island::{Doorbell, local};
 use diolkos_shm::barrier::Barrier;
 use diolkos_shm::doorbell::{PeerSleep, SleepFlag};
 use diolkos_shm::layout::{
@@ -30,8 +30,7 @@ struct Endpoint {
     sleep: SleepFlag,
     peer_sleep: PeerSleep,
     outgoing: Words,
-    bell_in: OwnedFd,
-    bell_out: OwnedFd,
+    doorbell: Doorbell,
 }
 
 impl Endpoint {
@@ -44,13 +43,8 @@ impl Endpoint {
             sleep: SleepFlag::new(outgoing.clone()),
             peer_sleep: PeerSleep::new(incoming),
             outgoing,
-            bell_in: ends.doorbell_in,
-            bell_out: ends.doorbell_out,
+            doorbell: ends.doorbell,
         }
-    }
-
-    fn ring(&self) {
-        rustix::io::write(&self.bell_out, &1_u64.to_ne_bytes()).unwrap();
     }
 
     /// Sends a numbered message if there is room.
@@ -75,7 +69,7 @@ impl Endpoint {
         }
         Barrier::of_this_process().light();
         if self.peer_sleep.must_ring() {
-            self.ring();
+            self.doorbell.ring();
         }
         true
     }
@@ -101,7 +95,7 @@ impl Endpoint {
         if self.consumer.tell() {
             Barrier::of_this_process().light();
             if self.peer_sleep.wants_room() {
-                self.ring();
+                self.doorbell.ring();
             }
         }
     }
@@ -120,9 +114,9 @@ impl Endpoint {
                 return result;
             }
             let left = deadline.saturating_duration_since(Instant::now()).try_into().unwrap();
-            let bell = &mut [PollFd::new(&self.bell_in, PollFlags::IN)];
+            let bell = &mut [PollFd::new(&self.doorbell, PollFlags::IN)];
             assert_ne!(poll(bell, Some(&left)).unwrap(), 0, "nobody rang");
-            let _ = rustix::io::read(&self.bell_in, &mut [0; 8]);
+            self.doorbell.silence();
             self.sleep.lower();
         }
     }
@@ -253,7 +247,7 @@ fn a_close_arrives_after_everything_before_it() {
         near.send(number, &pattern(number, 3000));
     }
     near.producer.close();
-    near.ring();
+    near.doorbell.ring();
     for number in 0..100 {
         expect(&mut far, number, &pattern(number, 3000));
     }
@@ -383,13 +377,13 @@ fn an_endpoint_that_breaks_the_rules_ends_its_channel_only() {
     for (what, lie) in lies {
         let (mut near, mut relay, mut far) = joined(None);
         lie(&mut near);
-        near.ring();
+        near.doorbell.ring();
         if what.starts_with("credit") {
             // Given first, so that there is something to take back.
             far.until(|far| (far.producer.credits_returned() != (0, 0)).then_some(()));
             near.outgoing.store(WORD_CREDIT_BYTES, 0, Ordering::Release);
             near.outgoing.store(WORD_CREDIT_MESSAGES, 0, Ordering::Release);
-            near.ring();
+            near.doorbell.ring();
         }
         if what.starts_with("cells read") {
             // It shows when the ring has gone round once and room is needed.
@@ -434,7 +428,7 @@ fn seeded_garbage_over_the_whole_outgoing_file() {
                 _ => dice(),
             };
             near.outgoing.store(word as usize, value, Ordering::Release);
-            near.ring();
+            near.doorbell.ring();
         }
         drop(far);
         relay.stop();
