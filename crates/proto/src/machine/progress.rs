@@ -50,16 +50,21 @@ impl<L: Lane> Machine<L> {
         }
         let [first, second] = self.hot;
         let mut work = self.poll_partner(usize::from(first));
-        // Nothing may overtake a message that the handler is about to be asked for.
-        if second != first && self.pending_handler.is_none() {
+        // A message for the handler stops progress with the other partners too.
+        if work && self.pending_handler.is_some() {
+            return true;
+        }
+        if second != first {
             work |= self.poll_partner(usize::from(second));
+            if work && self.pending_handler.is_some() {
+                return true;
+            }
         }
         self.cursor += 1;
         if usize::from(self.cursor) >= self.partners.len() {
             self.cursor = 0;
         }
-        let is_other = self.cursor != first && self.cursor != second;
-        if is_other && self.pending_handler.is_none() {
+        if self.cursor != first && self.cursor != second {
             let index = usize::from(self.cursor);
             if self.poll_partner(index) {
                 self.make_hot(index);
