@@ -12,7 +12,7 @@
 //! | `OMX_ANY_ENDPOINT` | | the endpoint id that `MX_ANY_ENDPOINT` stands for |
 //! | `OMX_VERBOSE` (`MX_VERBOSE`) | | messages of what fails on the standard error |
 //! | `DIOLKOS_PARTITION` | `default` | the partition of all endpoints |
-//! | `DIOLKOS_BACKEND_COMMAND` | `diolkos backend --idle-exit 60` | starts a backend; words are divided by spaces |
+//! | `DIOLKOS_BACKEND_COMMAND` | `diolkos backend --idle-exit 60` | starts a backend, if none runs |
 
 use std::env;
 use std::ffi::OsString;

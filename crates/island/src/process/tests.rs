@@ -684,7 +684,7 @@ fn requests_have_the_shape_of_the_protocol() {
     assert_eq!(shape(&Request::Info { id: 2 }), json!({"type": "info", "id": 2}));
     let target = TargetWord::from(&Target::Number(3));
     assert_eq!(
-        shape(&Request::Connect { id: 16, target, road: "auto", timeout_ms: None }),
+        shape(&Request::Connect { id: 16, target, road: "auto", timeout_ms: None, key: None }),
         json!({"type": "connect", "id": 16, "target": 3, "road": "auto", "timeout_ms": null})
     );
     let place = Place::new();
