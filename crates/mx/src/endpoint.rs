@@ -27,7 +27,7 @@ pub const ANY: u32 = u32::MAX;
 /// Endpoint ids of a board.
 pub const ENDPOINTS_MAX: u32 = 256;
 /// Closed ports that are kept.
-const CLOSED_KEPT: usize = 32;
+const CLOSED_KEPT: usize = 8;
 
 /// What `mx_endpoint_t` points to while it is open.
 const OPEN: u32 = 0x6d78_6570;

@@ -548,3 +548,17 @@ fn threads_open_and_close_endpoints() {
         thread.join().unwrap();
     }
 }
+
+#[test]
+fn closed_endpoints_leave_few_descriptors() {
+    let _library = library();
+    let count = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    for _ in 0..20 {
+        drop(open());
+    }
+    let before = count();
+    for _ in 0..50 {
+        let (_a, _b, _) = pair();
+    }
+    assert!(count() <= before + 2, "{before} and then {}", count());
+}
