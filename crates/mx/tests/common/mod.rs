@@ -230,7 +230,8 @@ pub fn library() -> Library {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let guard = LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     PLACE.get_or_init(|| {
-        let place = std::env::temp_dir().join(format!("diolkos-mx-{}", std::process::id()));
+        let place = env!("CARGO_TARGET_TMPDIR");
+        let place = PathBuf::from(place).join(format!("mx-{}", std::process::id()));
         std::fs::create_dir_all(&place).unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).unwrap();
