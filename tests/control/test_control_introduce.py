@@ -321,3 +321,42 @@ def test_the_backend_keeps_no_descriptor_of_a_direct_channel(backend: RunningBac
             b.expect("gone")
         a.round_trip()
         assert backend.fd_count() == before
+
+
+def test_key_is_checked_before_anything_is_made(backend: RunningBackend) -> None:
+    with backend.client() as a, backend.client() as b:
+        a.open("a")
+        b.send("open", version=1, name="b", key=7)
+        b.expect("opened")
+        a.send("connect", target="b", key=8)
+        a.expect("error", code="bad_key")
+        a.send("connect", target="b", key=7)
+        connected = a.expect("connected", existing=False)
+        b.expect("introduced")
+        # A wrong key does no harm to what there is.
+        a.send("connect", target="b", key=0)
+        a.expect("error", code="bad_key")
+        a.send("connect", target="b", key=7)
+        a.expect("connected", existing=True, channel=connected["channel"])
+        assert b.is_silent()
+
+
+def test_key_is_no_matter_where_one_side_has_none(backend: RunningBackend) -> None:
+    with backend.client() as a, backend.client() as b:
+        a.open("a")
+        b.send("open", version=1, name="b", key=7)
+        b.expect("opened")
+        a.send("connect", target="b")
+        a.expect("connected", existing=False)
+        b.expect("introduced")
+        b.send("connect", target="a", key=9)
+        b.expect("connected", existing=True)
+
+
+def test_key_is_checked_when_the_target_comes(backend: RunningBackend) -> None:
+    with backend.client() as a, backend.client() as b:
+        a.open("a")
+        a.send("connect", target="b", key=1)
+        b.send("open", version=1, name="b", key=2)
+        b.expect("opened")
+        a.expect("error", code="bad_key")

@@ -25,6 +25,7 @@ use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::inside::Unusable;
 use crate::lane::ShmLane;
 use crate::lock::{Guard, Lock, Returns};
 use crate::peers::{Counters, PeerInfo, Peers, Token};
@@ -42,6 +43,8 @@ pub struct OpenOptions {
     pub number: Option<u32>,
     /// Its partition.
     pub partition: String,
+    /// What connects must know, if anything; those that bring no key are let in.
+    pub key: Option<u32>,
     /// Where the backend's socket lies; from the environment when absent.
     pub runtime_dir: Option<PathBuf>,
     /// The command that starts a backend when none runs; empty to start none.
@@ -58,6 +61,7 @@ impl Default for OpenOptions {
             name: None,
             number: None,
             partition: "default".into(),
+            key: None,
             runtime_dir: None,
             backend_command: Vec::new(),
             start_timeout: Duration::from_secs(10),
@@ -139,6 +143,7 @@ impl Endpoint {
             name: options.name.clone(),
             number: options.number,
             partition: options.partition.clone(),
+            key: options.key,
             runtime_dir: options.runtime_dir.clone(),
             backend_command: options.backend_command.clone(),
             start_timeout: options.start_timeout,
@@ -294,7 +299,7 @@ impl Endpoint {
         if core.take_events() {
             self.after(&mut core);
         }
-        core.iconnect(target, road, timeout_ms)
+        core.iconnect(target, road, timeout_ms, None)
     }
 
     /// Connects and waits, for ever or at most so long.
@@ -570,12 +575,17 @@ impl Endpoint {
 
     #[inline(always)]
     pub(crate) fn lock(&self) -> Result<Guard<'_, Core>, Error> {
+        Ok(self.lock_or_say()?)
+    }
+
+    #[inline(always)]
+    pub(crate) fn lock_or_say(&self) -> Result<Guard<'_, Core>, Unusable> {
         if fork::generation() != self.shared.fork_generation {
-            return Err(Error::Forked);
+            return Err(Unusable::Forked);
         }
         let core = self.shared.core.lock();
         if self.shared.closed.load(Ordering::Relaxed) {
-            return Err(Error::Closed);
+            return Err(Unusable::Closed);
         }
         Ok(core)
     }

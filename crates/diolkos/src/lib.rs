@@ -21,6 +21,7 @@
 mod calibrate;
 mod endpoint;
 mod error;
+mod inside;
 mod lane;
 mod lock;
 mod peers;
@@ -28,12 +29,14 @@ mod wait;
 
 pub use calibrate::bulk_window_bytes;
 pub use diolkos_island::{Identity, IslandError, Road, Target, system_hint};
+pub use diolkos_proto::limits::EAGER_BYTES_MAX;
 pub use diolkos_proto::matching::ContextBits;
 pub use diolkos_proto::{Claim, Envelope, HandlerAction, MultiEvent, PeerId, RequestId, Selector};
 pub use diolkos_proto::{Sent, Space, Status, StatusCode};
 pub use diolkos_shm::{Sink, Source};
 pub use endpoint::{Endpoint, Handler, OpenOptions};
 pub use error::Error;
+pub use inside::{Inside, NoRequest, Unusable};
 pub use peers::{Counters, PeerInfo};
 pub use wait::Doze;
 pub use wait::Received;

@@ -71,6 +71,8 @@ pub(crate) struct Peer {
     /// Readable once the peer's process is gone.
     liveness: Option<OwnedFd>,
     counter_line: usize,
+    /// The key that its backend has accepted for it.
+    accepted_key: Option<u32>,
 }
 
 /// What the descriptors of an endpoint stand for, in their epoll data.
@@ -109,6 +111,7 @@ struct PendingConnect {
     target: Target,
     road: Option<Road>,
     timeout_ms: Option<u32>,
+    key: Option<u32>,
 }
 
 /// The peers of an endpoint, and how they came.
@@ -150,11 +153,22 @@ impl Peers {
         }
     }
 
-    fn live_peer(&self, mut wanted: impl FnMut(&PeerInfo) -> bool) -> Option<PeerId> {
+    pub fn live_peer(&self, mut wanted: impl FnMut(&PeerInfo) -> bool) -> Option<PeerId> {
         let live = |(peer, known): (&PeerId, &Peer)| {
             (known.info.gone.is_none() && wanted(&known.info)).then_some(*peer)
         };
         self.known.iter().find_map(live)
+    }
+
+    /// Whether a connect with this key needs no further answer.
+    fn has_accepted(&self, peer: PeerId, key: Option<u32>) -> bool {
+        key.is_none() || self.known.get(&peer).is_some_and(|known| known.accepted_key == key)
+    }
+
+    fn note_accepted(&mut self, peer: PeerId, key: Option<u32>) {
+        if let (Some(known), Some(_)) = (self.known.get_mut(&peer), key) {
+            known.accepted_key = key;
+        }
     }
 
     /// Leaves the backend, and gives back what it granted.
@@ -189,6 +203,7 @@ impl Core {
         target: &Target,
         road: Option<Road>,
         timeout_ms: Option<u32>,
+        key: Option<u32>,
     ) -> Result<RequestId, Error> {
         let request = self.machine.begin_connect()?;
         let identity = self.peers.island.identity();
@@ -207,23 +222,25 @@ impl Core {
             };
             named && road.is_none_or(|road| road == info.road)
         };
-        if let Some(peer) = self.peers.live_peer(fits) {
+        if let Some(peer) = self.peers.live_peer(fits)
+            && self.peers.has_accepted(peer, key)
+        {
             self.machine.finish_connect(request, Ok(peer));
             return Ok(request);
         }
         let peers = &mut self.peers;
         peers.next_ticket = peers.next_ticket.wrapping_add(1);
         let ticket = peers.next_ticket;
-        if let Err(error) = peers.island.connect(ticket, target, road, timeout_ms) {
+        if let Err(error) = peers.island.connect(ticket, target, road, timeout_ms, key) {
             self.fail_connect(request, error);
             return Ok(request);
         }
-        let pending = PendingConnect { request, target: target.clone(), road, timeout_ms };
+        let pending = PendingConnect { request, target: target.clone(), road, timeout_ms, key };
         self.peers.pending.insert(ticket, pending);
         Ok(request)
     }
 
-    fn fail_connect(&mut self, request: RequestId, error: IslandError) {
+    pub fn fail_connect(&mut self, request: RequestId, error: IslandError) {
         self.peers.failures.insert(request, error);
         self.machine.finish_connect(request, Err(StatusCode::Refused));
     }
@@ -247,7 +264,10 @@ impl Core {
                     }
                     if let Some(pending) = pending {
                         match result {
-                            Ok(peer) => self.machine.finish_connect(pending.request, Ok(peer)),
+                            Ok(peer) => {
+                                self.peers.note_accepted(peer, pending.key);
+                                self.machine.finish_connect(pending.request, Ok(peer));
+                            }
                             Err(error) => self.fail_connect(pending.request, error),
                         }
                     }
@@ -289,7 +309,10 @@ impl Core {
                     let what = format!("connected by the {road} road already; disconnect first");
                     self.fail_connect(pending.request, IslandError::Busy { what });
                 }
-                _ => self.machine.finish_connect(pending.request, Ok(peer)),
+                _ => {
+                    self.peers.note_accepted(peer, pending.key);
+                    self.machine.finish_connect(pending.request, Ok(peer));
+                }
             },
             None => {
                 // The channel ended on our side and the backend has not heard of it: once more.
@@ -300,8 +323,8 @@ impl Core {
     }
 
     fn reissue(&mut self, ticket: u32, pending: PendingConnect) {
-        let PendingConnect { ref target, road, timeout_ms, request } = pending;
-        match self.peers.island.connect(ticket, target, road, timeout_ms) {
+        let PendingConnect { ref target, road, timeout_ms, request, key } = pending;
+        match self.peers.island.connect(ticket, target, road, timeout_ms, key) {
             Ok(()) => {
                 self.peers.pending.insert(ticket, pending);
             }
@@ -369,9 +392,10 @@ impl Core {
             gone: None,
         };
         let doorbell = Some(doorbell);
-        self.peers
-            .known
-            .insert(peer, Peer { info, doorbell, liveness: ends.liveness, counter_line });
+        self.peers.known.insert(
+            peer,
+            Peer { info, doorbell, liveness: ends.liveness, counter_line, accepted_key: None },
+        );
         self.share_pool();
         self.publish_counters();
         Ok(peer)

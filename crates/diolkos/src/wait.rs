@@ -293,7 +293,7 @@ impl Endpoint {
     }
 
     #[inline]
-    fn wait_until<T>(
+    pub(crate) fn wait_until<T>(
         &self,
         deadline: Option<Instant>,
         mut find: impl FnMut(&mut Core) -> Result<Option<T>, Error>,

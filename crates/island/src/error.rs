@@ -41,6 +41,11 @@ pub enum IslandError {
         /// The backend's sentence.
         what: String,
     },
+    /// The target has another key.
+    BadKey {
+        /// The backend's sentence.
+        what: String,
+    },
     /// The target did not appear in time.
     Timeout {
         /// The backend's sentence.
@@ -74,6 +79,7 @@ impl fmt::Display for IslandError {
             | Self::Invalid { what }
             | Self::Version { what }
             | Self::NotFound { what }
+            | Self::BadKey { what }
             | Self::Timeout { what }
             | Self::BackendUnavailable { what } => f.write_str(what),
             Self::BackendMisbehaved { what } => write!(f, "the backend misbehaved: {what}"),

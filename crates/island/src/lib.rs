@@ -151,7 +151,7 @@ pub trait Island: Send {
     /// `BackendReturned`.
     fn home(&self) -> Option<&Arc<Region>>;
     /// Starts an introduction; the answer is an event with the same ticket. `None` for the time
-    /// waits for ever until the target exists.
+    /// waits for ever until the target exists. A key must be the target's, if that has one.
     ///
     /// # Errors
     /// [`IslandError`] when it cannot even be asked for.
@@ -161,6 +161,7 @@ pub trait Island: Send {
         target: &Target,
         road: Option<Road>,
         timeout_ms: Option<u32>,
+        key: Option<u32>,
     ) -> Result<(), IslandError>;
     /// Gives a connect up.
     fn cancel(&mut self, ticket: u32);

@@ -90,6 +90,7 @@ impl Island for Alone {
         _: &Target,
         _: Option<Road>,
         _: Option<u32>,
+        _: Option<u32>,
     ) -> Result<(), IslandError> {
         Err(IslandError::BackendUnavailable { what: "this endpoint has no backend".into() })
     }

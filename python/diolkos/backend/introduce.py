@@ -8,6 +8,7 @@ succeeds, fails for the asker's own reasons, is cancelled, or its time is up::
          |                  |-- timeout_ms = 0 --> error not_found
          |                  |-- else ------------> waiting --(an endpoint opens)--> try again
          |                                            |--(time is up)--> error timeout
+         |--> the target has another key --> error bad_key
          |--> a channel exists already ------> connected, existing
          |--> a limit, a forbidden road -----> error
          |--> channel made ------------------> introduced to the target, connected to the asker
@@ -162,6 +163,8 @@ class Introducer:
         if found is None:
             return False
         target, route = found
+        if request.key is not None and target.key not in (None, request.key):
+            raise Refused("bad_key", f"endpoint {target.number} has another key")
         existing = self._registry.between(asker, target)
         if existing is not None:
             asker.client.send(

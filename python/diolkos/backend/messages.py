@@ -28,11 +28,20 @@ Id: TypeAlias = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 ChannelId: TypeAlias = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128, pattern=_NAME_PATTERN)]
 Number: TypeAlias = Annotated[int, Meta(ge=0, le=ENDPOINT_NUMBER_MAX)]
+Key: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 Timeout: TypeAlias = Annotated[int, Meta(ge=0, le=TIMEOUT_MS_MAX)]
 Road: TypeAlias = Literal["direct", "switched"]
 WantedRoad: TypeAlias = Literal["auto", "direct", "switched"]
 ErrorCode: TypeAlias = Literal[
-    "denied", "busy", "limit", "invalid", "version", "not_found", "timeout", "internal"
+    "denied",
+    "busy",
+    "limit",
+    "invalid",
+    "version",
+    "not_found",
+    "bad_key",
+    "timeout",
+    "internal",
 ]
 
 
@@ -65,6 +74,7 @@ class Open(_Request, tag="open", frozen=True, kw_only=True):
     name: Name | None = None
     number: Number | None = None
     partition: Name = "default"
+    key: Key | None = None
     resume: Resume | None = None
 
 
@@ -82,6 +92,7 @@ class Connect(_Request, tag="connect", frozen=True, kw_only=True):
     target: Name | Number
     road: WantedRoad = "auto"
     timeout_ms: Timeout | None = None
+    key: Key | None = None
 
 
 class Cancel(_Request, tag="cancel", frozen=True, kw_only=True):

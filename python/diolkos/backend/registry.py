@@ -60,6 +60,8 @@ class Endpoint:
     home: int
     process: int | None
     opened_s: float
+    # What a connect that brings a key must bring.
+    key: int | None = None
     channels: dict[int, Channel] = field(default_factory=dict)
     # Channels from before a restart whose other end has not said the same yet, by channel number.
     claims: dict[int, Claim] = field(default_factory=dict)

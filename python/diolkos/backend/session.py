@@ -148,6 +148,7 @@ class Session:
             home=home,
             process=self._connection.process,
             opened_s=host.now_s(),
+            key=request.key,
         )
         host.registry.add(self.endpoint)
         host.numbering.note(number)

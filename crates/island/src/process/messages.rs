@@ -67,6 +67,8 @@ pub enum Request {
         name: Option<String>,
         number: Option<u32>,
         partition: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<u32>,
         resume: Option<Resume>,
     },
     Claim {
@@ -78,6 +80,8 @@ pub enum Request {
         target: TargetWord,
         road: &'static str,
         timeout_ms: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        key: Option<u32>,
     },
     Cancel {
         id: u64,
@@ -101,18 +105,20 @@ impl Request {
             name: options.name.clone(),
             number: options.number,
             partition: options.partition.clone(),
+            key: options.key,
             resume,
         }
     }
 
     /// Opens an endpoint again under the identity that it had.
-    pub fn reopen(identity: &Identity, resume: Resume) -> Self {
+    pub fn reopen(identity: &Identity, key: Option<u32>, resume: Resume) -> Self {
         Self::Open {
             id: OPEN_ID,
             version: PROTOCOL_VERSION,
             name: Some(identity.name.clone()),
             number: Some(identity.number),
             partition: identity.partition.clone(),
+            key,
             resume: Some(resume),
         }
     }
@@ -278,6 +284,7 @@ impl From<Refusal> for IslandError {
             "version" => Self::Version { what },
             "not_found" => Self::NotFound { what },
             "timeout" => Self::Timeout { what },
+            "bad_key" => Self::BadKey { what },
             _ => misbehaved(what),
         }
     }

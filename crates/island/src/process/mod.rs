@@ -35,7 +35,7 @@ mod spawn;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,13 @@ use spawn::{Progress, Starter};
 pub use grant::ends_from_descriptors;
 pub use info::query_info;
 
+/// The beginning of a small file that the owner of the runtime directory keeps there; `None` when
+/// there is none, or the directory cannot be trusted.
+#[must_use]
+pub fn runtime_file(runtime_dir: Option<&Path>, name: &str, bytes_max: usize) -> Option<Vec<u8>> {
+    RuntimeDir::open(runtime_dir).ok()??.read(name, bytes_max)
+}
+
 /// How to open an endpoint at this host's backend.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -59,6 +66,8 @@ pub struct OpenOptions {
     pub number: Option<u32>,
     /// Its partition.
     pub partition: String,
+    /// What connects must know, if anything.
+    pub key: Option<u32>,
     /// Where the backend listens; by the rules of `docs/reference/control.md` when there is none.
     pub runtime_dir: Option<PathBuf>,
     /// What starts a backend when none runs; `--runtime-dir D --ready-fd N` is added. Empty: none.
@@ -86,6 +95,7 @@ struct Held {
 /// An endpoint's connection to the backend.
 pub struct ProcessIsland {
     identity: Identity,
+    key: Option<u32>,
     home: Arc<Region>,
     generation: u64,
     link: Link,
@@ -137,6 +147,7 @@ impl ProcessIsland {
         let opened = Opened::take(packet)?;
         Ok(Self {
             identity: opened.identity,
+            key: options.key,
             home: Arc::new(opened.home),
             generation: opened.generation,
             link: Link::Up(control),
@@ -288,7 +299,7 @@ impl ProcessIsland {
         claims.truncate(CLAIMS_PER_PACKET_MAX);
         let resume =
             Resume { number: self.identity.number, generation: self.generation, channels: claims };
-        control.send(&Request::reopen(&self.identity, resume))?;
+        control.send(&Request::reopen(&self.identity, self.key, resume))?;
         self.link = Link::Returning(control);
         Ok(true)
     }
@@ -393,6 +404,7 @@ impl Island for ProcessIsland {
         target: &Target,
         road: Option<Road>,
         timeout_ms: Option<u32>,
+        key: Option<u32>,
     ) -> Result<(), IslandError> {
         if self.forked() {
             return Err(IslandError::Invalid { what: "the endpoint is the parent's".into() });
@@ -402,7 +414,8 @@ impl Island for ProcessIsland {
         if let Link::Up(control) = &self.link {
             let road = road.map_or("auto", Road::as_str);
             let target = TargetWord::from(target);
-            if control.send(&Request::Connect { id, target, road, timeout_ms }).is_ok() {
+            let request = Request::Connect { id, target, road, timeout_ms, key };
+            if control.send(&request).is_ok() {
                 self.asked.insert(ticket, id);
                 return Ok(());
             }

@@ -132,6 +132,16 @@ impl RuntimeDir {
         }
     }
 
+    /// The first bytes of a file; `None` when there is none, or it is not a plain one.
+    pub fn read(&self, name: &str, bytes_max: usize) -> Option<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.descriptor(), name, flags, Mode::empty()).ok()?;
+        let mut bytes = vec![0; bytes_max];
+        let count = rustix::io::read(&file, &mut *bytes).ok()?;
+        bytes.truncate(count);
+        Some(bytes)
+    }
+
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }

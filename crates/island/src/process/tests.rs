@@ -171,6 +171,7 @@ fn options(place: &Place) -> OpenOptions {
         name: Some("me".into()),
         number: None,
         partition: "default".into(),
+        key: None,
         runtime_dir: Some(place.0.clone()),
         backend_command: Vec::new(),
         start_timeout: Duration::from_secs(10),
@@ -185,7 +186,7 @@ fn opened(place: &Place) -> (ProcessIsland, FakeBackend, Served) {
 }
 
 fn connect(island: &mut ProcessIsland, ticket: u32, timeout_ms: Option<u32>) {
-    island.connect(ticket, &Target::Name("peer".into()), None, timeout_ms).unwrap();
+    island.connect(ticket, &Target::Name("peer".into()), None, timeout_ms, None).unwrap();
 }
 
 const PEER: &str = r#"{"number": 7, "name": "peer"}"#;
@@ -250,7 +251,7 @@ fn a_connect_is_answered_by_its_ticket() {
     let place = Place::new();
     let (mut island, _backend, served) = opened(&place);
     connect(&mut island, 5, Some(1000));
-    island.connect(6, &Target::Number(9), Some(Road::Switched), None).unwrap();
+    island.connect(6, &Target::Number(9), Some(Road::Switched), None, None).unwrap();
     let first = served.expect("connect");
     assert_eq!((&first["target"], &first["timeout_ms"]), (&json!("peer"), &json!(1000)));
     let second = served.expect("connect");
@@ -467,7 +468,7 @@ fn connects_wait_for_a_lost_backend_but_not_longer_than_they_may() {
     assert!(matches!(island.poll_event(0), Some(Event::BackendLost)));
     connect(&mut island, 2, Some(500));
     connect(&mut island, 3, Some(100));
-    let refused = island.connect(4, &Target::Number(2), None, Some(0));
+    let refused = island.connect(4, &Target::Number(2), None, Some(0), None);
     assert!(matches!(refused, Err(IslandError::BackendUnavailable { .. })));
     assert!(island.poll_event(1000).is_none());
     assert!(island.poll_event(1099).is_none());
@@ -683,7 +684,7 @@ fn requests_have_the_shape_of_the_protocol() {
     assert_eq!(shape(&Request::Info { id: 2 }), json!({"type": "info", "id": 2}));
     let target = TargetWord::from(&Target::Number(3));
     assert_eq!(
-        shape(&Request::Connect { id: 16, target, road: "auto", timeout_ms: None }),
+        shape(&Request::Connect { id: 16, target, road: "auto", timeout_ms: None, key: None }),
         json!({"type": "connect", "id": 16, "target": 3, "road": "auto", "timeout_ms": null})
     );
     let place = Place::new();

@@ -42,6 +42,7 @@
 
 mod burst;
 mod handler;
+mod kept;
 mod multi;
 mod partner;
 mod progress;
@@ -254,6 +255,7 @@ pub struct Machine<L: Lane> {
     live_partners: usize,
     /// How often the last live peer died, and how it last did.
     last_deaths: (u64, StatusCode),
+    receives_outlive_peers: bool,
     handler_installed: bool,
     pending_handler: Option<Pending>,
     /// Peers that failed and that nobody has been told of yet.
@@ -273,6 +275,7 @@ impl<L: Lane> Machine<L> {
             cursor: 0,
             live_partners: 0,
             last_deaths: (0, StatusCode::Success),
+            receives_outlive_peers: false,
             handler_installed: false,
             pending_handler: None,
             departed: Vec::new(),

@@ -283,7 +283,7 @@ impl<L: Lane> Machine<L> {
         }
         let doomed = self.matcher.remove_posted(|pattern, _| match pattern.source {
             Some(source) => source == peer.to_raw(),
-            None => last_died,
+            None => last_died && !self.receives_outlive_peers,
         });
         for request in doomed {
             self.fail_posted(request, peer, code);

@@ -32,8 +32,15 @@ impl<L: Lane> Machine<L> {
         }
         let [first, second] = self.hot;
         let mut work = self.poll_partner(usize::from(first));
+        // A message for the handler stops progress with the other partners too.
+        if work && self.pending_handler.is_some() {
+            return true;
+        }
         if second != first {
             work |= self.poll_partner(usize::from(second));
+            if work && self.pending_handler.is_some() {
+                return true;
+            }
         }
         self.cursor += 1;
         if usize::from(self.cursor) >= self.partners.len() {

@@ -257,6 +257,25 @@ impl<L: Lane> Requests<L> {
         }
     }
 
+    /// A request that is complete from the start.
+    #[inline]
+    pub fn add_complete(&mut self, status: Status) -> RequestId {
+        let body = Body::Complete { previous: NONE, next: NONE };
+        let index = self.add_required(body, status);
+        self.slots[index as usize].order = self.completions;
+        self.completions += 1;
+        if self.listed {
+            self.link(index);
+        }
+        self.id(index)
+    }
+
+    /// The oldest complete request, which stays.
+    pub fn first_complete(&mut self) -> Option<RequestId> {
+        self.list();
+        (self.complete_first != NONE).then(|| self.id(self.complete_first))
+    }
+
     /// Starts to keep the list, with what is complete already.
     fn list(&mut self) {
         if std::mem::replace(&mut self.listed, true) {

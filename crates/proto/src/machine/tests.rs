@@ -9,6 +9,7 @@
 //!   flow        credit, full rings, floods, sleepers that must be woken
 //!   death       peers that leave or die, at every stage
 //!   hostile     frames that no honest peer would write; hostile_random: any frames at all
+//!   kept        requests as the MX interface has them
 //!   model       random programs against a naive model of MX
 //! ```
 
@@ -17,6 +18,7 @@ mod flow;
 mod handler;
 mod hostile;
 mod hostile_random;
+mod kept;
 mod model;
 mod multi;
 mod timeline;

@@ -168,3 +168,28 @@ fn a_peer_that_leaves_is_heard_to_the_end() {
         w.expect_empty_at(B);
     }
 }
+
+#[test]
+fn no_message_of_another_peer_overtakes_the_one_that_is_asked_about() {
+    let mut w = World::new(3, Limits::default());
+    w.machines[B].install_handler(true);
+    // Both are hot, then one of them is the one in turn.
+    for round in 0..4 {
+        for sender in [A, C] {
+            w.send(sender, B, 1, SMALL);
+        }
+        for _ in 0..2 {
+            // One look takes in frames of several peers.
+            while !w.machines[B].handler_is_due() {
+                w.machines[B].poll();
+            }
+            let call = w.machines[B].take_handler_call().expect("it is due");
+            let receive = w.receive(B, tag(1), SMALL);
+            assert!(w.is_open(B, receive.request), "a queued message was there in round {round}");
+            w.machines[B].answer_handler(HandlerAction::Continue);
+            let status = w.test(B, receive.request).expect("the message that was asked about");
+            assert_eq!(status, crate::Status { transferred_bytes: SMALL as u64, ..call.status });
+        }
+    }
+    w.expect_empty();
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What doors need in whose interface every operation has a request.
+
+use super::world::{A, B, World, anything, tag};
+use crate::machine::{Envelope, Refusal, StatusCode};
+use crate::testing::{Limits, Source};
+
+const NARROW: Limits = Limits { cells: 3, area_bytes: 24 << 10 };
+
+fn envelope(match_info: u64) -> Envelope {
+    Envelope { match_info, ..Envelope::default() }
+}
+
+#[test]
+fn a_send_that_left_at_once_waits_in_the_order_of_completions() {
+    let mut w = World::pair();
+    let to_b = w.peer(A, B);
+    let source = Source { number: 1, len: 8 };
+    let first = w.machines[A].isend_kept(source, to_b, &envelope(1)).unwrap();
+    let receive = w.receive(A, anything(), 8).request;
+    let second = w.machines[A].isend_kept(source, to_b, &envelope(2)).unwrap();
+    assert_eq!(w.machines[A].oldest_complete(), Some(first));
+    let (found, status) = w.machines[A].test_matching(2, u64::MAX).unwrap().unwrap();
+    assert_eq!((found, status.source, status.transferred_bytes), (second, to_b, 8));
+    assert_eq!(w.machines[A].test(first).unwrap().unwrap().code, StatusCode::Success);
+    assert_eq!(w.machines[A].oldest_complete(), None);
+    assert!(w.is_open(A, receive));
+}
+
+#[test]
+fn a_cancelled_request_may_stay_and_is_complete() {
+    let mut w = World::pair();
+    let receive = w.receive(B, tag(1), 8).request;
+    let connect = w.machines[B].begin_connect().unwrap();
+    w.machines[B].label(connect, 9).unwrap();
+    assert_eq!(w.machines[B].cancel_kept(receive), Ok(true));
+    assert_eq!(w.machines[B].cancel_kept(connect), Ok(true));
+    assert_eq!(w.machines[B].cancel_kept(connect), Ok(false));
+    for (match_info, request) in [(9, connect), (1, receive)] {
+        let (found, status) = w.machines[B].test_matching(match_info, u64::MAX).unwrap().unwrap();
+        assert_eq!((found, status.code), (request, StatusCode::Cancelled));
+    }
+    assert_eq!(w.machines[B].cancel_kept(receive), Err(Refusal::BadRequest));
+}
+
+#[test]
+fn a_send_without_room_is_stuck_and_one_that_was_announced_is_not() {
+    let mut w = World::new(2, NARROW);
+    let to_b = w.peer(A, B);
+    let long = Source { number: 1, len: 1 << 20 };
+    let announced = w.machines[A].isend_kept(long, to_b, &envelope(0)).unwrap();
+    assert_eq!(w.machines[A].stuck_send(announced), None);
+    let mut last = announced;
+    for _ in 0..8 {
+        last = w.machines[A].isend_kept(Source { number: 2, len: 8 }, to_b, &envelope(0)).unwrap();
+    }
+    assert_eq!(w.machines[A].stuck_send(last), Some(to_b));
+}
+
+#[test]
+fn receives_may_outlive_all_peers() {
+    let mut w = World::pair();
+    w.machines[B].receives_outlive_peers();
+    let receive = w.receive(B, anything(), 8).request;
+    let a = w.peer(B, A);
+    w.machines[B].peer_failed(a, StatusCode::PeerDied, "its process died");
+    assert!(w.is_open(B, receive));
+}
