@@ -67,7 +67,7 @@ def machine(session_dir: Path, request: pytest.FixtureRequest) -> Iterator[Machi
         stderr=subprocess.PIPE,
         text=True,
     )
-    machine = Machine(lambda: request.getfixturevalue("compiler"), session_dir)
+    machine = Machine(lambda: request.getfixturevalue("compiler"), session_dir, backend.pid)
     try:
         assert backend.stderr is not None
         line = backend.stderr.readline()
@@ -75,5 +75,7 @@ def machine(session_dir: Path, request: pytest.FixtureRequest) -> Iterator[Machi
         yield machine
     finally:
         machine.end()
+        # A program may have stopped it, and failed before it let it go on.
+        backend.send_signal(signal.SIGCONT)
         backend.send_signal(signal.SIGTERM)
         backend.communicate(timeout=60)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C programs in ``c/``, each with a backend of its own. What one checks is said on top of it."""
+"""The C programs in ``c/``, each with its own backend. What one checks is said on top of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxprograms import SOURCES, Machine
 
 pytestmark = pytest.mark.slow
 
-# Program -> the ways to run it: arguments, or settings of the environment.
+# Program -> the ways to run it: arguments (`BACKEND` is its process) and settings.
 RUNS: dict[str, list[list[str]]] = {
     "loopback": [[]],
     "pair": [[], ["MX_DISABLE_SHARED=1"], ["MX_MONOTHREAD=1"]],
@@ -22,13 +22,13 @@ RUNS: dict[str, list[list[str]]] = {
     "callback": [[], ["MX_MONOTHREAD=1"]],
     "truncation": [[], ["MX_MONOTHREAD=1"]],
     "vectors": [[]],
-    "cancel": [[]],
+    "cancel": [["BACKEND"]],
     "address_context": [[]],
     "many": [[], ["MX_MONOTHREAD=1"]],
     "threads_wait_any": [[], ["MX_MONOTHREAD=1"]],
     "threads_endpoints": [[]],
     "timeouts": [[], ["MX_MONOTHREAD=1"]],
-    "wakeup": [[], ["MX_MONOTHREAD=1"]],
+    "wakeup": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
     "contexts": [[]],
     "reconnect": [[], ["MX_MONOTHREAD=1"]],
     "peeking": [[], ["MX_MONOTHREAD=1"]],
@@ -61,6 +61,8 @@ def test_every_program_is_run() -> None:
 def test_program(machine: Machine, program: str, how: list[str]) -> None:
     settings = dict(word.split("=") for word in how if "=" in word)
     arguments = [word for word in how if "=" not in word]
+    if "BACKEND" in arguments:
+        arguments = [str(machine.backend_pid)]
     machine.run(program, *arguments, **settings)
     # However a program ended, the backend has nothing of it left.
     snapshot = client.query()

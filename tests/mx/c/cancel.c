@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Taking requests back: a receive without a message, a connect that a stopped process cannot answer;
-// what cannot be taken back: a receive that has its message, a send.
+// Taking requests back: a receive without a message, a connect that nobody can answer, because the
+// peer and the backend (the argument) are stopped; what cannot be taken back: a receive that has its
+// message, a send.
 
 #include "check.h"
 
@@ -61,13 +62,14 @@ static void connects(mx_endpoint_t ep, struct place stopped)
     EQUAL(result, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct other other = split();
     mx_endpoint_t ep;
     struct place theirs;
-    int status;
+    pid_t backend = atoi(argc > 1 ? argv[1] : "");
 
+    CHECK(backend > 1);
     begin();
     ep = open_any();
     if (!other.pid) {
@@ -80,10 +82,11 @@ int main(void)
     receives(ep);
     sends(ep);
     hear(&other, &theirs, sizeof theirs);
-    CHECK(kill(other.pid, SIGSTOP) == 0);
-    CHECK(waitpid(other.pid, &status, WUNTRACED) == other.pid && WIFSTOPPED(status));
+    stop_process(other.pid);
+    stop_process(backend);
     connects(ep, theirs);
-    CHECK(kill(other.pid, SIGCONT) == 0);
+    resume_process(backend);
+    resume_process(other.pid);
     // What was cancelled does no harm to what comes after.
     CHECK(place_of(connect_to(ep, theirs)).endpoint_id == theirs.endpoint_id);
     signal_other(&other);

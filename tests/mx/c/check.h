@@ -150,6 +150,27 @@ static inline void join_other(const struct other *other)
     EQUAL(status, 0);
 }
 
+// Stops a process, whosever child it is, and returns when it has stopped.
+static inline void stop_process(pid_t pid)
+{
+    char path[64], text[512], *state;
+    CHECK(kill(pid, SIGSTOP) == 0);
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    do {
+        FILE *file = fopen(path, "r");
+        CHECK(file != NULL);
+        CHECK(fgets(text, sizeof text, file) != NULL);
+        fclose(file);
+        state = strrchr(text, ')');
+        sched_yield();
+    } while (state == NULL || state[2] != 'T');
+}
+
+static inline void resume_process(pid_t pid)
+{
+    CHECK(kill(pid, SIGCONT) == 0);
+}
+
 // ---- What nearly every program does
 
 // Prepares the library so that errors come back as return codes.
