@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The raw interface and the exported internals: what has a meaning without a network works, the rest
-// fails cleanly, and nothing crashes.
+// The exported internals, and the raw interface of mappers, which fails cleanly: board 0 has no network
+// below it that could be mapped.
 
 #include "check.h"
 
 #include <mx_internals/mx__driver_interface.h>
 #include <mx_internals/mx__fops.h>
 #include <mx_raw.h>
-#include <poll.h>
 
 static void mapper(void)
 {
@@ -28,57 +27,43 @@ static void mapper(void)
     EQUAL(mx__regcache_clean(NULL, 0), 0);
 }
 
-static void no_event(mx_raw_endpoint_t raw)
+// Without a network there is nothing to open, and each call on nothing says so.
+static void nothing_to_open(void)
 {
-    char frame[1024];
-    uint32_t port = 9, bytes = sizeof frame;
-    void *context = NULL;
+    mx_raw_endpoint_t raw = (mx_raw_endpoint_t)&raw;
+    uint32_t ports = 9, port = 9, bytes = 60;
+    mx_line_speed_t speed = MX_SPEED_2G;
     mx_raw_status_t status = 99;
-    struct pollfd polled;
+    void *context = NULL;
+    char frame[60] = "";
 
-    OK(mx_raw_next_event(raw, &port, &context, frame, &bytes, 0, &status));
-    EQUAL(status, MX_RAW_NO_EVENT);
-    bytes = sizeof frame;
-    OK(mx_raw_next_event(raw, &port, &context, frame, &bytes, 5, &status));
-    EQUAL(status, MX_RAW_NO_EVENT);
-    polled.fd = mx_raw_handle(raw);
-    polled.events = POLLIN;
-    if (polled.fd != MX__INVALID_HANDLE)
-        EQUAL(poll(&polled, 1, 0), 0);
+    RETURNS(mx_raw_open_endpoint(77, NULL, 0, &raw), MX_BOARD_UNKNOWN);
+    RETURNS(mx_raw_open_endpoint(BOARD, NULL, 0, &raw), MX_NO_DEV);
+    CHECK(raw == NULL);
+    EQUAL(mx_raw_handle(raw) + 1, MX__INVALID_HANDLE + 1);
+    RETURNS(mx_raw_close_endpoint(raw), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_num_ports(raw, &ports), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_line_speed(raw, &speed), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_next_event(raw, &port, &context, frame, &bytes, 0, &status), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_send(raw, 0, NULL, 0, frame, 0xffffffff, NULL), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_send(raw, 0, NULL, 0, NULL, 0, NULL), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_route_begin(raw), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_route_end(raw), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_route(raw, 1, NULL, 0, 0, 0, MX_HOST_MX), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_route_mag(raw, 1, NULL, 0, 0, 0, MX_HOST_MX, 0), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_clear_routes(raw, 1, 0), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_remove_peer(raw, 1), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_map_version(raw, 0, 1, 1, 1, 1), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_hostname(raw, (char *)"isthmus"), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_peer_name(raw, 1, (char *)"somebody:0"), MX_BAD_ENDPOINT);
+    RETURNS(mx_raw_set_nic_reply_info(raw, frame, sizeof frame), MX_BAD_ENDPOINT);
 }
 
 int main(void)
 {
-    mx_raw_endpoint_t raw = NULL, second = NULL;
-    uint32_t ports = 0;
-    mx_line_speed_t speed = MX_SPEED_2G;
-    char frame[60] = "";
-
     begin();
     mapper();
-    RETURNS(mx_raw_open_endpoint(77, NULL, 0, &raw), MX_BOARD_UNKNOWN);
-    OK(mx_raw_open_endpoint(BOARD, NULL, 0, &raw));
-    RETURNS(mx_raw_open_endpoint(BOARD, NULL, 0, &second), MX_BUSY);
-    OK(mx_raw_num_ports(raw, &ports));
-    EQUAL(ports, 1);
-    OK(mx_raw_line_speed(raw, &speed));
-    no_event(raw);
-    OK(mx_raw_set_route_begin(raw));
-    OK(mx_raw_set_route_end(raw));
-    OK(mx_raw_clear_routes(raw, 1, 0));
-    OK(mx_raw_set_nic_reply_info(raw, frame, sizeof frame));
-    // Whatever these say, they say it without a crash; there is no wire to put a frame on.
-    mx_raw_remove_peer(raw, 1);
-    mx_raw_set_peer_name(raw, 1, (char *)"somebody:0");
-    mx_raw_set_map_version(raw, 0, 1, 1, 1, 1);
-    mx_raw_set_route(raw, 1, NULL, 0, 0, 0, MX_HOST_MX);
-    mx_raw_set_route_mag(raw, 1, NULL, 0, 0, 0, MX_HOST_MX, 0);
-    mx_raw_send(raw, 0, NULL, 0, frame, 0xffffffff, NULL);
-    mx_raw_send(raw, 0, NULL, 0, NULL, 0, NULL);
-    OK(mx_raw_close_endpoint(raw));
-    // It is free again.
-    OK(mx_raw_open_endpoint(BOARD, NULL, 0, &raw));
-    OK(mx_raw_close_endpoint(raw));
+    nothing_to_open();
     OK(mx_finalize());
     return 0;
 }

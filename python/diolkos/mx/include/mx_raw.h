@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Raw frames and the table of peers, for programs that map a network. A board of Diolkos between
- * programs of one host has no network below it: what has a meaning there works (opening, ports,
- * speed, host names), the rest fails with a clean error. docs/reference/mx.md says which is which.
+ * Raw frames and the table of peers, for programs that map a network. The board of one host has no
+ * network below it: opening its raw side gives MX_NO_DEV, so there is nothing that the other
+ * functions could be called with. `diolkos mx hostname` renames the board.
  */
 
 #ifndef MX_RAW_H
