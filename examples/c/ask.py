@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of `service.c` on the Python face.
 
-    python ask.py endpoint text
+python ask.py endpoint text
 """
 
 import sys

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The answering side of `pingpong.c` on the Python face: the same messages, another door.
 
-    python echo.py [endpoint]
+python echo.py [endpoint]
 """
 
 import sys
