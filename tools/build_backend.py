@@ -32,16 +32,17 @@ __all__ = [
     "prepare_metadata_for_build_wheel",
 ]
 
+# A source archive does not keep that it may be executed.
 _BUILD_MX = Path(__file__).resolve().with_name("build-mx")
 
 
 def build_wheel(*arguments: Any, **named: Any) -> str:
     """As maturin, with the MX library in it."""
-    subprocess.run([_BUILD_MX], check=True)
+    subprocess.run(["bash", _BUILD_MX], check=True)
     return maturin.build_wheel(*arguments, **named)
 
 
 def build_editable(*arguments: Any, **named: Any) -> str:
     """As maturin, with the MX library in the package's folder."""
-    subprocess.run([_BUILD_MX], check=True)
+    subprocess.run(["bash", _BUILD_MX], check=True)
     return maturin.build_editable(*arguments, **named)

@@ -131,7 +131,8 @@ int main(int argc, char **argv)
         mx_init();
         ask(argv[2], (uint32_t)atoi(argv[3]), argv[4]);
     } else {
-        fprintf(stderr, "usage: service serve endpoint [requests] | service ask host endpoint text\n");
+        fprintf(stderr, "usage: service serve endpoint [requests]\n"
+                        "       service ask host endpoint text\n");
         return 2;
     }
     mx_close_endpoint(endpoint);
