@@ -19,6 +19,7 @@ RUNS: dict[str, list[list[str]]] = {
     "pair": [[], ["MX_DISABLE_SHARED=1"], ["MX_MONOTHREAD=1"]],
     "unexpected": [[], ["with context ids"]],
     "handler": [[], ["MX_MONOTHREAD=1"]],
+    "handler_order": [[], ["MX_MONOTHREAD=1"]],
     "callback": [[], ["MX_MONOTHREAD=1"]],
     "truncation": [[], ["MX_MONOTHREAD=1"]],
     "vectors": [[]],
