@@ -18,7 +18,8 @@ DESTDIR ?=
 # Where the MX library is installed from.
 MX_LIB ?= python/diolkos/mx/lib
 
-.PHONY: help setup mx install install-files demo test check lint test-rust test-loom test-python tsan fuzz clean
+.PHONY: help setup mx install install-files demo test check lint test-rust test-loom test-python tsan asan-mx \
+        fuzz clean
 
 help:
 	@echo "make setup   a release build in $(VENV)"
@@ -26,6 +27,7 @@ help:
 	@echo "make demo    the benchmark against every rival: a table and a plot in demo/"
 	@echo "make test    lint, Rust, loom and Python tests"
 	@echo "make tsan    the tests of rings and endpoints under ThreadSanitizer"
+	@echo "make asan-mx the C programs over the MX interface under AddressSanitizer"
 	@echo "make fuzz    a short run of the fuzz targets"
 	@echo "make clean   removes what was built"
 
@@ -101,6 +103,11 @@ tsan:
 	  TSAN_OPTIONS="suppressions=$(CURDIR)/tests/sanitizers/tsan.supp" \
 	  cargo test -p diolkos-shm -p diolkos --lib --test conformance --test hostile \
 	  --target $$(rustc -vV | sed -n 's/host: //p') --target-dir target/tsan -- --test-threads=1
+
+# The C programs under AddressSanitizer and UBSan; the library itself is as it is.
+asan-mx: setup
+	DIOLKOS_MX_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	  $(BIN)/python -m pytest tests/mx/test_mx_programs.py
 
 fuzz:
 	fuzz/run 30

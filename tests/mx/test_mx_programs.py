@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 # Program -> the ways to run it: arguments (`BACKEND` is its process) and settings.
 RUNS: dict[str, list[list[str]]] = {
     "loopback": [[]],
-    "pair": [[], ["MX_DISABLE_SHARED=1"], ["MX_MONOTHREAD=1"]],
-    "unexpected": [[], ["with context ids"]],
+    "pair": [[], ["MX_DISABLE_SHARED=1"], ["OMX_WAITSPIN=1"], ["MX_MONOTHREAD=1"]],
+    "unexpected": [[], ["with context ids"], ["OMX_CTXIDS=10,40"]],
     "handler": [[], ["MX_MONOTHREAD=1"]],
     "handler_order": [[], ["MX_MONOTHREAD=1"]],
     "callback": [[], ["MX_MONOTHREAD=1"]],
@@ -29,6 +29,8 @@ RUNS: dict[str, list[list[str]]] = {
     "threads_wait_any": [[], ["MX_MONOTHREAD=1"]],
     "threads_endpoints": [[]],
     "timeouts": [[], ["MX_MONOTHREAD=1"]],
+    "request_timeout": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "signals": [[], ["end", "OMX_WAITINTR=1"]],
     "wakeup": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
     "contexts": [[]],
     "reconnect": [[], ["MX_MONOTHREAD=1"]],
@@ -62,8 +64,7 @@ def test_every_program_is_run() -> None:
 def test_program(machine: Machine, program: str, how: list[str]) -> None:
     settings = dict(word.split("=") for word in how if "=" in word)
     arguments = [word for word in how if "=" not in word]
-    if "BACKEND" in arguments:
-        arguments = [str(machine.backend_pid)]
+    arguments = [str(machine.backend_pid) if word == "BACKEND" else word for word in arguments]
     machine.run(program, *arguments, **settings)
     # However a program ended, the backend has nothing of it left.
     snapshot = client.query()
