@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
 from diolkos.backend import client
-from mxprograms import SOURCES, Machine
+from mxprograms import PATIENCE_S, SOURCES, Machine
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,18 @@ RUNS: dict[str, list[list[str]]] = {
 ELSEWHERE = {"everything", "fatal"}
 
 
+def await_nobody() -> None:
+    """However programs ended, the backend has nothing of them left, once it has noticed."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        snapshot = client.query()
+        snapshot.close()
+        if not snapshot.endpoints:
+            return
+        assert time.monotonic() < deadline, "an endpoint outlived its program"
+        os.sched_yield()
+
+
 def test_every_program_is_run() -> None:
     assert {path.stem for path in SOURCES.glob("*.c")} == RUNS.keys() | ELSEWHERE
 
@@ -66,10 +79,7 @@ def test_program(machine: Machine, program: str, how: list[str]) -> None:
     arguments = [word for word in how if "=" not in word]
     arguments = [str(machine.backend_pid) if word == "BACKEND" else word for word in arguments]
     machine.run(program, *arguments, **settings)
-    # However a program ended, the backend has nothing of it left.
-    snapshot = client.query()
-    snapshot.close()
-    assert not snapshot.endpoints
+    await_nobody()
 
 
 @pytest.mark.parametrize("when", ["call", "request"])
@@ -105,12 +115,7 @@ def test_a_program_that_is_killed_leaves_nothing(machine: Machine) -> None:
     process = machine.start([machine.program("killed")])
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    while True:
-        snapshot = client.query()
-        snapshot.close()
-        if not snapshot.endpoints:
-            break
-        os.sched_yield()
+    await_nobody()
 
 
 def test_it_says_where_the_board_is(machine: Machine) -> None:
