@@ -11,13 +11,23 @@ APT := build-essential python3-dev python3-venv openmpi-bin libopenmpi-dev libuc
 # Two processors are common; a build that takes them both from a shared machine is not polite.
 export CARGO_BUILD_JOBS ?= 2
 
-.PHONY: help setup demo test check lint test-rust test-loom test-python tsan fuzz clean
+# Where `make install` puts things; DESTDIR goes before all of them.
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+DESTDIR ?=
+# Where the MX library is installed from.
+MX_LIB ?= python/diolkos/mx/lib
+
+.PHONY: help setup mx install install-files demo test check lint test-rust test-loom test-python tsan asan-mx \
+        fuzz clean
 
 help:
 	@echo "make setup   a release build in $(VENV)"
+	@echo "make install PREFIX=...    the MX library for C programs, its headers and man pages"
 	@echo "make demo    the benchmark against every rival: a table and a plot in demo/"
 	@echo "make test    lint, Rust, loom and Python tests"
 	@echo "make tsan    the tests of rings and endpoints under ThreadSanitizer"
+	@echo "make asan-mx the C programs over the MX interface under AddressSanitizer"
 	@echo "make fuzz    a short run of the fuzz targets"
 	@echo "make clean   removes what was built"
 
@@ -37,7 +47,30 @@ $(BIN)/python:
 setup: system $(BIN)/python
 	@command -v cargo >/dev/null \
 	  || { echo "error: cargo is missing; hint: install Rust 1.89 or newer from https://rustup.rs" >&2; exit 1; }
+	tools/build-mx
 	source $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet --extras bench,test
+
+# libmyriexpress.so, in the package's folder.
+mx:
+	tools/build-mx
+
+# --- for C programs -------------------------------------------------------------------------
+
+install: mx install-files
+
+# What is already built. The headers have the names and the folder that programs look for.
+install-files:
+	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(PREFIX)/include/mx_internals"
+	install -m 755 "$(MX_LIB)/libopen-mx.so.0" "$(DESTDIR)$(LIBDIR)/"
+	ln -sf libopen-mx.so.0 "$(DESTDIR)$(LIBDIR)/libopen-mx.so"
+	ln -sf libopen-mx.so.0 "$(DESTDIR)$(LIBDIR)/libmyriexpress.so"
+	install -m 644 python/diolkos/mx/include/*.h "$(DESTDIR)$(PREFIX)/include/"
+	install -m 644 python/diolkos/mx/include/mx_internals/*.h \
+	  "$(DESTDIR)$(PREFIX)/include/mx_internals/"
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) && \
+	  sed -e "s|@PREFIX@|$(PREFIX)|" -e "s|@LIBDIR@|$(LIBDIR)|" -e "s|@VERSION@|$$version|" \
+	  tools/myriexpress.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/myriexpress.pc"
+	$(PYTHON) tools/man_pages.py "$(DESTDIR)$(PREFIX)/share/man/man3"
 
 # --- what people run ------------------------------------------------------------------------
 
@@ -51,8 +84,8 @@ test: lint test-rust test-loom test-python
 lint: setup
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
-	$(BIN)/ruff format --check --quiet python tests
-	$(BIN)/ruff check --quiet python tests
+	$(BIN)/ruff format --check --quiet python tests examples tools
+	$(BIN)/ruff check --quiet python tests examples tools
 	$(BIN)/mypy --no-error-summary python/diolkos
 
 test-rust:
@@ -71,8 +104,13 @@ tsan:
 	  cargo test -p diolkos-shm -p diolkos --lib --test conformance --test hostile \
 	  --target $$(rustc -vV | sed -n 's/host: //p') --target-dir target/tsan -- --test-threads=1
 
+# The C programs under AddressSanitizer and UBSan; the library itself is as it is.
+asan-mx: setup
+	DIOLKOS_MX_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	  $(BIN)/python -m pytest tests/mx/test_mx_programs.py
+
 fuzz:
 	fuzz/run 30
 
 clean:
-	rm -rf target demo $(VENV) fuzz/target python/diolkos/*.so
+	rm -rf target demo $(VENV) fuzz/target python/diolkos/*.so python/diolkos/mx/lib

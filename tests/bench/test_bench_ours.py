@@ -37,7 +37,36 @@ def test_pingpong_against_a_pipe(face: str) -> None:
     assert (rows[2]["bench"] == "already_there") == (face == "asyncio")
 
 
-@pytest.mark.parametrize("face", ["python", "native"])
+def test_pingpong_through_the_mx_interface() -> None:
+    ours, native, unix, machine = rows_of("pingpong", "--face", "mx", "--against", "native,unix")
+    assert (ours["contender"], ours["face"], ours["road"]) == ("diolkos", "mx", None)
+    assert ours["half_rtt_us"]["p50"] > 0
+    # The face below is a rival here, so that what the interface costs is a ratio of one run.
+    assert (native["contender"], native["face"], native["road"]) == (
+        "diolkos-native",
+        "native",
+        "direct",
+    )
+    assert native["ours_over_theirs"]["p50"] > 0
+    assert unix["ours_over_theirs"]["p50"] > 0
+    assert machine["bench"] == "machine"
+
+
+def test_the_mx_interface_in_other_conditions() -> None:
+    _, crowd, _ = rows_of("pingpong", "--face", "mx", "--idle-peers", "4")
+    assert crowd["contender"] == "diolkos-idle4"
+    assert "over_plain" in crowd
+    assert rows_of("pingpong", "--face", "mx", "--pause", "2")[0]["iterations"] > 0
+
+
+def test_the_mx_interface_cannot_choose_a_road() -> None:
+    command = [sys.executable, "-m", "diolkos", "pingpong", "--face", "mx", "--road", "switched"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "cannot ask for a road" in done.stderr
+
+
+@pytest.mark.parametrize("face", ["python", "native", "mx"])
 def test_rate_and_stream(face: str) -> None:
     assert rows_of("rate", "--face", face, "--window", "8")[0]["msgs_per_s"] > 0
     assert rows_of("stream", "--face", face)[0]["MBps"] > 0

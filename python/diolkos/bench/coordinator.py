@@ -97,7 +97,7 @@ class Coordinator:
         group = self._stack.enter_context(ProcessGroup())
         wanted = self._plan.contenders
         runtime_directory = None
-        if any(contender.ours and contender.missing() is None for contender in wanted):
+        if any(each.needs_backend and each.missing() is None for each in wanted):
             runtime_directory = PrivateBackend(group, directory).start()
         for number, contender in enumerate(wanted):
             self._progress(number, len(wanted), f"starting {contender.name}")

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from diolkos.bench.contenders import FACES, RIVALS, Contender, Diolkos, rival
+from diolkos.bench.contenders import FACES, RIVALS, Contender, ours, rival
 from diolkos.bench.control import Operation
 from diolkos.bench.results import Plan
 from diolkos.bench.slices import SLICE_TARGET_S
@@ -140,11 +140,11 @@ def add_window_option(parser: argparse.ArgumentParser, default: int) -> None:
 
 def contenders(args: argparse.Namespace) -> list[Contender]:
     """Ours first, in its variants, then the rivals in the order given."""
-    found: list[Contender] = [Diolkos(args.face, args.road)]
+    found: list[Contender] = [ours(args.face, args.road)]
     if args.isolate:
-        found.append(Diolkos(args.face, args.road, isolated=True))
+        found.append(ours(args.face, args.road, isolated=True))
     if args.idle_peers:
-        found.append(Diolkos(args.face, args.road, idle_peers=args.idle_peers))
+        found.append(ours(args.face, args.road, idle_peers=args.idle_peers))
     return found + [rival(name) for name in args.against]
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "stream": "diolkos.cli.stream",
     "rate": "diolkos.cli.rate",
     "info": "diolkos.cli.info",
+    "mx": "diolkos.cli.mx",
     "backend": "diolkos.cli.backend",
 }
 

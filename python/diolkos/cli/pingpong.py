@@ -23,6 +23,7 @@ examples:
   diolkos pingpong --against pipe,zmq --plot pingpong.png
   diolkos pingpong --face native --sizes 8,4K,64K,1M --against mpi,mpi-tuned,mpi-ucx,impi
   diolkos pingpong --face native --sizes 8 --isolate --json
+  diolkos pingpong --face mx --sizes 8 --against native,mpi    the C interface
   diolkos pingpong --face native --sizes 8 --pause 2 --against eventfd    both sides asleep"""
 
 

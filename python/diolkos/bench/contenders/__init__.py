@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from diolkos.bench.contenders.base import Contender, Launch, Missing, Workspace
-from diolkos.bench.contenders.diolkos import FACES, Diolkos
+from diolkos.bench.contenders.diolkos import FACES, Diolkos, NativeFace
 from diolkos.bench.contenders.mpi import SETTINGS, IntelMpi, Mpi4py, OpenMpi
+from diolkos.bench.contenders.mx import MxInterface
 from diolkos.bench.contenders.plain import (
     Connected,
     Eventfd,
@@ -17,7 +18,17 @@ from diolkos.bench.contenders.plain import (
     unix_pair,
 )
 
-__all__ = ["FACES", "RIVALS", "Contender", "Diolkos", "Launch", "Missing", "Workspace", "rival"]
+__all__ = [
+    "FACES",
+    "RIVALS",
+    "Contender",
+    "Diolkos",
+    "Launch",
+    "Missing",
+    "Workspace",
+    "ours",
+    "rival",
+]
 
 RIVALS: dict[str, Callable[[], Contender]] = {
     "pipe": lambda: Connected("pipe", "pipe", unix_pair),
@@ -29,7 +40,15 @@ RIVALS: dict[str, Callable[[], Contender]] = {
     **{name: lambda name=name: OpenMpi(name) for name in SETTINGS},  # type: ignore[misc]
     "impi": IntelMpi,
     "eventfd": Eventfd,
+    "native": NativeFace,
 }
+
+
+def ours(face: str, road: str, *, isolated: bool = False, idle_peers: int = 0) -> Contender:
+    """Ours through one of the ``FACES``."""
+    if face == "mx":
+        return MxInterface(road, isolated=isolated, idle_peers=idle_peers)
+    return Diolkos(face, road, isolated=isolated, idle_peers=idle_peers)
 
 
 def rival(name: str) -> Contender:

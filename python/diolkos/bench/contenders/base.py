@@ -66,8 +66,10 @@ class Contender(ABC):
     #: The road that a contender of ours asks for; None for rivals, who have no choice.
     road: str | None = None
     operations: frozenset[Operation] = EXCHANGES
-    #: Ours get a private backend, and ratios of ours to ours are called ``over_plain``.
+    #: Ratios of ours to ours are called ``over_plain``.
     ours: bool = False
+    #: It gets a private backend: ours do, also where they stand among the rivals.
+    needs_backend: bool = False
     #: The two sides must share no name space.
     isolated: bool = False
     #: How many processes say hello: two sides, and one more for a crowd of idle peers.

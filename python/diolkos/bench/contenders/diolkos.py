@@ -17,7 +17,7 @@ from diolkos.bench.contenders.base import (
 )
 from diolkos.bench.control import Operation
 
-FACES = ("python", "native", "asyncio")
+FACES = ("python", "native", "asyncio", "mx")
 
 
 class Diolkos(Contender):
@@ -27,6 +27,7 @@ class Diolkos(Contender):
     """
 
     ours = True
+    needs_backend = True
 
     def __init__(
         self, face: str, road: str, *, isolated: bool = False, idle_peers: int = 0
@@ -41,7 +42,7 @@ class Diolkos(Contender):
             self.name = "diolkos-isolated"
         elif idle_peers:
             self.name = f"diolkos-idle{idle_peers}"
-        if face != "native":
+        if face in ("python", "asyncio"):
             self.operations = EXCHANGES | {Operation.ALREADY_THERE}
 
     def missing(self) -> Missing | None:
@@ -69,3 +70,13 @@ class Diolkos(Contender):
             crowd = python_side("diolkos-idle", 2, targets=names, count=self._idle_peers)
             launches.append(replace(crowd, late=True))
         return [replace(each, environment={**each.environment, **backend}) for each in launches]
+
+
+class NativeFace(Diolkos):
+    """Our native face among the rivals: what another face of ours costs on top of it."""
+
+    ours = False
+
+    def __init__(self) -> None:
+        super().__init__("native", "auto")
+        self.name = "diolkos-native"

@@ -2,20 +2,12 @@
 //
 // Ping-pong, stream and message rate over MPI: the rivals of the native face.
 //
-// It does the work of the Rust loop (crates/python/src/bench.rs), call for call:
-//
-//   ping-pong   side 0 writes a word, sends, receives, checks the word, reads the counter once;
-//               side 1 receives into one buffer and sends that buffer back
-//   stream,     side 0 posts a window of sends, waits for all, receives an empty message;
-//   rate        side 1 posts a window of receives, waits for all, checks a word, sends it
-//   verify      no clock: every byte of every message is written and checked, both ways
-//
-// The first window of a stream is not timed. MPI errors abort the job, as is MPI's default, and
-// the coordinator reports what the launcher printed.
+// The loops are those of exchange.h. MPI errors abort the job, as is MPI's default, and the
+// coordinator reports what the launcher printed.
 //
 // Build: mpicc -O2 mpi_loop.c, or cc -O2 -DDIOLKOS_MPICH_ABI mpi_loop.c .../libmpi.so.12
 
-#include "side.h"
+#include "exchange.h"
 
 #ifdef DIOLKOS_MPICH_ABI
 #include "mpich_abi.h"
@@ -23,15 +15,7 @@
 #include <mpi.h>
 #endif
 
-enum { TAG = 7, TAG_ACKNOWLEDGE = 8, WINDOW_LIMIT = 4096 };
-
-struct buffers {
-    char *outgoing;
-    char *incoming;
-    uint64_t bytes;
-    uint64_t *stamps;
-    uint64_t stamp_count;
-};
+enum { TAG = 7, TAG_ACKNOWLEDGE = 8 };
 
 static int peer_of(const struct side *side)
 {
@@ -48,69 +32,20 @@ static void receive_message(const struct side *side, char *bytes, uint64_t size)
     MPI_Recv(bytes, (int)size, MPI_BYTE, peer_of(side), TAG, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
 }
 
-// Returns the number of messages whose content was wrong.
-static uint64_t pingpong_verify(const struct side *side, const struct command *command,
-                                struct buffers *buffers)
+static MPI_Request requests[WINDOW_LIMIT];
+
+static void window_send(const struct side *side, const char *bytes, uint64_t size, uint64_t window)
 {
-    uint64_t size = command->size, wrong = 0;
-    for (uint64_t i = 0; i < command->iterations; i++) {
-        if (side->number == 0) {
-            pattern_fill(buffers->outgoing, size, i, 0);
-            send_message(side, buffers->outgoing, size);
-            receive_message(side, buffers->incoming, size);
-            wrong += !pattern_holds(buffers->incoming, size, i, 1);
-        } else {
-            receive_message(side, buffers->incoming, size);
-            wrong += !pattern_holds(buffers->incoming, size, i, 0);
-            pattern_fill(buffers->outgoing, size, i, 1);
-            send_message(side, buffers->outgoing, size);
-        }
-    }
-    return wrong;
+    for (uint64_t i = 0; i < window; i++)
+        MPI_Isend(bytes, (int)size, MPI_BYTE, peer_of(side), TAG, MPI_COMM_WORLD, &requests[i]);
+    MPI_Waitall((int)window, requests, MPI_STATUSES_IGNORE);
 }
 
-static uint64_t pingpong_initiate(const struct side *side, const struct command *command,
-                                  struct buffers *buffers)
+static void window_receive(const struct side *side, char *bytes, uint64_t size, uint64_t window)
 {
-    uint64_t size = command->size, wrong = 0, *stamps = buffers->stamps;
-    stamps[0] = ticks();
-    for (uint64_t i = 0; i < command->iterations; i++) {
-        stamp_write(buffers->outgoing, size, i);
-        send_message(side, buffers->outgoing, size);
-        receive_message(side, buffers->incoming, size);
-        wrong += !stamp_holds(buffers->incoming, size, i);
-        stamps[i + 1] = ticks();
-    }
-    return wrong;
-}
-
-// With a pause before each round trip; the pauses are taken out of the stamps again.
-static uint64_t pingpong_initiate_paused(const struct side *side, const struct command *command,
-                                         struct buffers *buffers)
-{
-    uint64_t size = command->size, wrong = 0, *stamps = buffers->stamps;
-    struct timespec pause = {(time_t)(command->pause_us / 1000000),
-                             (long)(command->pause_us % 1000000) * 1000};
-    stamps[0] = 0;
-    for (uint64_t i = 0; i < command->iterations; i++) {
-        clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
-        uint64_t begin = ticks();
-        stamp_write(buffers->outgoing, size, i);
-        send_message(side, buffers->outgoing, size);
-        receive_message(side, buffers->incoming, size);
-        wrong += !stamp_holds(buffers->incoming, size, i);
-        stamps[i + 1] = stamps[i] + (ticks() - begin);
-    }
-    return wrong;
-}
-
-static void pingpong_respond(const struct side *side, const struct command *command,
-                             struct buffers *buffers)
-{
-    for (uint64_t i = 0; i < command->iterations; i++) {
-        receive_message(side, buffers->incoming, command->size);
-        send_message(side, buffers->incoming, command->size);
-    }
+    for (uint64_t i = 0; i < window; i++)
+        MPI_Irecv(bytes, (int)size, MPI_BYTE, peer_of(side), TAG, MPI_COMM_WORLD, &requests[i]);
+    MPI_Waitall((int)window, requests, MPI_STATUSES_IGNORE);
 }
 
 static void acknowledge(const struct side *side)
@@ -120,114 +55,6 @@ static void acknowledge(const struct side *side)
                  MPI_STATUS_IGNORE);
     else
         MPI_Send(NULL, 0, MPI_BYTE, peer_of(side), TAG_ACKNOWLEDGE, MPI_COMM_WORLD);
-}
-
-// One window one way, and its acknowledgement. Returns 1 when the checked word was wrong.
-static uint64_t window_exchange(const struct side *side, const struct command *command,
-                                struct buffers *buffers, uint64_t stamp)
-{
-    static MPI_Request requests[WINDOW_LIMIT];
-    int window = (int)command->window, size = (int)command->size, peer = peer_of(side);
-    uint64_t wrong = 0;
-    if (side->number == 0) {
-        stamp_write(buffers->outgoing, command->size, stamp);
-        for (int i = 0; i < window; i++)
-            MPI_Isend(buffers->outgoing, size, MPI_BYTE, peer, TAG, MPI_COMM_WORLD, &requests[i]);
-        MPI_Waitall(window, requests, MPI_STATUSES_IGNORE);
-    } else {
-        for (int i = 0; i < window; i++)
-            MPI_Irecv(buffers->incoming, size, MPI_BYTE, peer, TAG, MPI_COMM_WORLD, &requests[i]);
-        MPI_Waitall(window, requests, MPI_STATUSES_IGNORE);
-        wrong = !stamp_holds(buffers->incoming, command->size, stamp);
-    }
-    acknowledge(side);
-    return wrong;
-}
-
-// Sends `iterations` messages in windows. Writes the seconds of all but the first window.
-static uint64_t stream(const struct side *side, const struct command *command,
-                       struct buffers *buffers, double *seconds)
-{
-    uint64_t windows = command->iterations / command->window, wrong = 0;
-    wrong += window_exchange(side, command, buffers, 0);
-    uint64_t begin = clock_ns();
-    for (uint64_t i = 1; i <= windows; i++)
-        wrong += window_exchange(side, command, buffers, i);
-    *seconds = (double)(clock_ns() - begin) * 1e-9;
-    return wrong;
-}
-
-static uint64_t stream_verify(const struct side *side, const struct command *command,
-                              struct buffers *buffers)
-{
-    uint64_t size = command->size, wrong = 0;
-    for (uint64_t i = 0; i < command->iterations; i++) {
-        if (side->number == 0) {
-            pattern_fill(buffers->outgoing, size, i, 0);
-            send_message(side, buffers->outgoing, size);
-        } else {
-            receive_message(side, buffers->incoming, size);
-            wrong += !pattern_holds(buffers->incoming, size, i, 0);
-        }
-    }
-    acknowledge(side);
-    return wrong;
-}
-
-// Memory is allocated and touched here, never inside a timed loop.
-static void buffers_prepare(struct buffers *buffers, const struct command *command)
-{
-    if (buffers->bytes < command->size + 8) {
-        free(buffers->outgoing);
-        free(buffers->incoming);
-        buffers->bytes = command->size + 8;
-        if (posix_memalign((void **)&buffers->outgoing, 4096, buffers->bytes) != 0 ||
-            posix_memalign((void **)&buffers->incoming, 4096, buffers->bytes) != 0)
-            side_die("memory for the messages");
-        memset(buffers->outgoing, 1, buffers->bytes);
-        memset(buffers->incoming, 2, buffers->bytes);
-    }
-    if (buffers->stamp_count < command->iterations + 1) {
-        free(buffers->stamps);
-        buffers->stamp_count = command->iterations + 1;
-        buffers->stamps = malloc(buffers->stamp_count * sizeof *buffers->stamps);
-        if (buffers->stamps == NULL)
-            side_die("memory for the times");
-        memset(buffers->stamps, 0, buffers->stamp_count * sizeof *buffers->stamps);
-    }
-}
-
-static void serve(const struct side *side, const struct command *command, struct buffers *buffers)
-{
-    int verify = (command->flags & FLAG_VERIFY) != 0, timed = side->number == 0 && !verify;
-    uint64_t wrong = 0;
-    double seconds = 0;
-
-    if (command->size > INT32_MAX || command->window > WINDOW_LIMIT) {
-        side_fail(side, FAULT_UNSUPPORTED, "MPI counts bytes in 32 bits, the loop 4096 requests");
-        return;
-    }
-    buffers_prepare(buffers, command);
-    if (command->op == OP_PINGPONG) {
-        if (verify)
-            wrong = pingpong_verify(side, command, buffers);
-        else if (side->number == 1)
-            pingpong_respond(side, command, buffers);
-        else if (command->pause_us > 0)
-            wrong = pingpong_initiate_paused(side, command, buffers);
-        else
-            wrong = pingpong_initiate(side, command, buffers);
-    } else if (verify) {
-        wrong = stream_verify(side, command, buffers);
-    } else {
-        wrong = stream(side, command, buffers, &seconds);
-    }
-    if (wrong != 0)
-        side_fail(side, FAULT_VERIFICATION, "a message arrived with the wrong content");
-    else if (timed && command->op == OP_PINGPONG)
-        side_reply_times(side, buffers->stamps, command->iterations);
-    else
-        side_reply(side, REPLY_DONE, 0, &seconds, timed ? sizeof seconds : 0);
 }
 
 // The library's version as a JSON object: its first line, without what JSON would have to escape.
@@ -245,8 +72,6 @@ static void describe(char *hello, size_t size)
 int main(int argc, char **argv)
 {
     struct side side = {0};
-    struct command command;
-    struct buffers buffers = {0};
     char hello[256];
     int ranks = 0;
 
@@ -259,8 +84,7 @@ int main(int argc, char **argv)
     }
     describe(hello, sizeof hello);
     side_connect(&side, hello);
-    while (side_next(&side, &command))
-        serve(&side, &command, &buffers);
+    exchange_until_told(&side);
     MPI_Finalize();
     return 0;
 }

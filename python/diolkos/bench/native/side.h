@@ -63,6 +63,7 @@ struct side {
     int socket;
     uint64_t first_ticks;  // the two clocks read together when the side started:
     uint64_t first_ns;     // the longer ago that was, the better the rate is known
+    int sleeps;  // whether there are pauses in which a side that waits should sleep
 };
 
 // ---- The clock: one unserialised counter read an iteration, as in the Rust loop.

@@ -57,6 +57,6 @@ def library(face: str) -> str:
         return f"diolkos, {face}"
 
 
-def connect(endpoint: diolkos.Endpoint, peer: str, road: str) -> diolkos.Peer:
+def connect(endpoint: diolkos.Endpoint, peer: str | int, road: str) -> diolkos.Peer:
     """Waits for ``peer`` and connects to it; both sides call this and share one channel."""
     return endpoint.connect(peer, road=road, timeout=CONNECT_LIMIT_S)

@@ -17,7 +17,7 @@ from diolkos.bench.sides.worker import Unsupported, Worker
 class IdleWorker(Worker):
     """``count`` endpoints, each connected to each of ``targets``."""
 
-    def __init__(self, side: int, targets: list[str], count: int) -> None:
+    def __init__(self, side: int, targets: list[str | int], count: int) -> None:
         self._endpoints = [diolkos.Endpoint() for _ in range(count)]
         for endpoint in self._endpoints:
             for target in targets:

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C programs in ``c/``, each with its own backend. What one checks is said on top of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from diolkos.backend import client
+from mxprograms import PATIENCE_S, SOURCES, Machine
+
+pytestmark = pytest.mark.slow
+
+# Program -> the ways to run it: arguments (`BACKEND` is its process) and settings.
+RUNS: dict[str, list[list[str]]] = {
+    "loopback": [[]],
+    "pair": [[], ["MX_DISABLE_SHARED=1"], ["OMX_WAITSPIN=1"], ["MX_MONOTHREAD=1"]],
+    "unexpected": [[], ["with context ids"], ["OMX_CTXIDS=10,40"]],
+    "handler": [[], ["MX_MONOTHREAD=1"]],
+    "handler_order": [[], ["MX_MONOTHREAD=1"]],
+    "callback": [[], ["MX_MONOTHREAD=1"]],
+    "truncation": [[], ["MX_MONOTHREAD=1"]],
+    "vectors": [[]],
+    "cancel": [["BACKEND"]],
+    "address_context": [[]],
+    "many": [[], ["MX_MONOTHREAD=1"]],
+    "threads_wait_any": [[], ["MX_MONOTHREAD=1"]],
+    "threads_endpoints": [[]],
+    "timeouts": [[], ["MX_MONOTHREAD=1"]],
+    "request_timeout": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "signals": [[], ["end", "OMX_WAITINTR=1"]],
+    "wakeup": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "contexts": [[]],
+    "reconnect": [[], ["MX_MONOTHREAD=1"]],
+    "peeking": [[], ["MX_MONOTHREAD=1"]],
+    "errors": [[]],
+    "misuse": [[]],
+    "leaving": [["return"], ["exit"], ["_exit"], ["thread"], ["finalize"]],
+    "forked": [[]],
+    "killed": [[], ["MX_MONOTHREAD=1"]],
+    "progression": [[]],
+    "names": [[]],
+    "raw": [[]],
+    "native": [[], ["OMX_MONOTHREAD=1"]],
+}
+# Run by other tests.
+ELSEWHERE = {"everything", "fatal"}
+
+
+def await_nobody() -> None:
+    """However programs ended, the backend has nothing of them left, once it has noticed."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        snapshot = client.query()
+        snapshot.close()
+        if not snapshot.endpoints:
+            return
+        assert time.monotonic() < deadline, "an endpoint outlived its program"
+        os.sched_yield()
+
+
+def test_every_program_is_run() -> None:
+    assert {path.stem for path in SOURCES.glob("*.c")} == RUNS.keys() | ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [
+        pytest.param(program, how, id=" ".join([program, *how]))
+        for program, ways in RUNS.items()
+        for how in ways
+    ],
+)
+def test_program(machine: Machine, program: str, how: list[str]) -> None:
+    settings = dict(word.split("=") for word in how if "=" in word)
+    arguments = [word for word in how if "=" not in word]
+    arguments = [str(machine.backend_pid) if word == "BACKEND" else word for word in arguments]
+    machine.run(program, *arguments, **settings)
+    await_nobody()
+
+
+@pytest.mark.parametrize("when", ["call", "request"])
+@pytest.mark.parametrize("setting", ["", "MX_ERRORS_ARE_FATAL=1", "OMX_FATAL_ERRORS=1"])
+def test_errors_are_fatal_unless_told_otherwise(machine: Machine, when: str, setting: str) -> None:
+    settings = dict([setting.split("=")]) if setting else {}
+    process = machine.start([machine.program("fatal"), when], settings)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (255, "")
+    assert errors.strip()
+
+
+@pytest.mark.parametrize("when", ["call", "request"])
+@pytest.mark.parametrize("setting", ["MX_ERRORS_ARE_FATAL", "OMX_FATAL_ERRORS"])
+def test_the_environment_makes_errors_return(machine: Machine, when: str, setting: str) -> None:
+    assert machine.run("fatal", when, **{setting: "0"}) == "alive\n"
+
+
+def test_the_native_variable_comes_first(machine: Machine) -> None:
+    settings = {"OMX_FATAL_ERRORS": "1", "MX_ERRORS_ARE_FATAL": "0"}
+    assert machine.run("fatal", "call", code=255, **settings) == ""
+    settings = {"MX_ERRORS_ARE_FATAL": "0", "OMX_IGNORE_MX_ENV": "1"}
+    assert machine.run("fatal", "call", code=255, **settings) == ""
+
+
+def test_before_init_errors_are_fatal_whatever_the_environment_says(machine: Machine) -> None:
+    assert machine.run("fatal", "uninitialized", code=255, MX_ERRORS_ARE_FATAL="0") == ""
+    assert machine.run("fatal", "installed") == "alive\n"
+
+
+def test_a_program_that_is_killed_leaves_nothing(machine: Machine) -> None:
+    """The victim is killed while its own child waits for it; both endpoints vanish."""
+    process = machine.start([machine.program("killed")])
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    await_nobody()
+
+
+def test_it_says_where_the_board_is(machine: Machine) -> None:
+    answers = dict(line.split("=") for line in machine.run("names").splitlines())
+    assert len(answers["nic"]) == 12
+    assert int(answers["endpoints"]) >= 32
+    assert answers["hostname"]
