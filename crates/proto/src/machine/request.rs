@@ -261,13 +261,13 @@ impl<L: Lane> Requests<L> {
     #[inline]
     pub fn add_complete(&mut self, status: Status) -> RequestId {
         let body = Body::Complete { previous: NONE, next: NONE };
-        let index = self.add_required(body, status);
-        self.slots[index as usize].order = self.completions;
+        let id = self.add_required(body, status);
+        self.slots[id.index() as usize].order = self.completions;
         self.completions += 1;
         if self.listed {
-            self.link(index);
+            self.link(id.index());
         }
-        self.id(index)
+        id
     }
 
     /// The oldest complete request, which stays.
