@@ -500,10 +500,36 @@ impl Endpoint {
     /// [`Error`] when the endpoint cannot be used.
     pub fn doze(&self) -> Result<Doze<'_>, Error> {
         let mut core = self.lock()?;
+        Ok(self.doze_locked(&mut core))
+    }
+
+    /// As [`Endpoint::doze`], unless `wanted`, which is asked under the lock, says no. With
+    /// [`Endpoint::stir`] in the place where the answer changes, no peer rings in vain.
+    ///
+    /// # Errors
+    /// As [`Endpoint::doze`].
+    pub fn doze_if(&self, wanted: impl FnOnce() -> bool) -> Result<Option<Doze<'_>>, Error> {
+        let mut core = self.lock()?;
+        Ok(wanted().then(|| self.doze_locked(&mut core)))
+    }
+
+    fn doze_locked(&self, core: &mut Guard<'_, Core>) -> Doze<'_> {
         core.dozing += 1;
-        let found = self.watch(&mut core);
-        drop(core);
-        Ok(Doze { endpoint: self, found })
+        let found = self.watch(core);
+        Doze { endpoint: self, found }
+    }
+
+    /// The program looks by itself from now on: peers need not ring for the only one that dozes,
+    /// who has been told but may not run for a while.
+    #[cold]
+    pub fn stir(&self) {
+        if let Ok(mut core) = self.lock()
+            && !core.sleeper
+            && !core.armed
+            && core.dozing == 1
+        {
+            core.lower_flags();
+        }
     }
 
     fn watch(&self, core: &mut Guard<'_, Core>) -> bool {
@@ -653,6 +679,10 @@ impl Core {
         if self.sleeper || self.is_watched() {
             return;
         }
+        self.lower_flags();
+    }
+
+    fn lower_flags(&mut self) {
         let peers: Vec<_> = self.machine.peers().collect();
         for peer in peers {
             if let Some(lane) = self.machine.lane_mut(peer) {

@@ -97,6 +97,8 @@ impl Progression {
     #[cold]
     pub fn interrupt(&self, port: &Port) {
         port.lower(flag::DOZING);
+        // Now, not when the thread gets to run: until then peers would ring for every message.
+        port.core.stir();
         self.kick();
     }
 
@@ -175,7 +177,8 @@ fn doze(port: &Port, kick: &OwnedFd, activity: u32) {
         {
             break;
         }
-        let Ok(dozing) = port.core.doze() else { break };
+        let wanted = || port.flags.load(Ordering::Acquire) & flag::DOZING != 0;
+        let Ok(Some(dozing)) = port.core.doze_if(wanted) else { break };
         if !dozing.found {
             let chores = flags & flag::CHORES != 0;
             wait_for(&[descriptor, kick.as_fd()], chores.then_some(TICK));
