@@ -29,8 +29,9 @@ FILLER, MESSAGE, ECHO = 1, 2, 3
 LONG = 16 << 20
 # A message that is announced first, and the longest that is not.
 ANNOUNCED, EAGER = 100_000, 64 << 10
-# Cells of a ring but for four: what is sent next leaves in four pieces, and then there is no room.
-FILLERS = 508
+# Cells of a ring but for two: of what is sent next two of four pieces leave, and then there is no
+# room.
+FILLERS = 510
 _PR_SET_PDEATHSIG = 1
 
 Stage = Callable[[diolkos.Endpoint, diolkos.Peer, random.Random], None]
