@@ -26,7 +26,6 @@ __all__ = [
     "Status",
     "bench_pingpong",
     "bench_rate",
-    "bench_stream",
     "cache_line_ns",
     "eventfd_wake",
     "local_pair",
@@ -326,6 +325,10 @@ class Endpoint:
     def linger(self) -> bool:
         """For event loops: looks for a few microseconds whether something happens, as long as that
         has been worth it lately."""
+
+    def rest(self) -> float | None:
+        """For event loops: gives memory that has been idle for a second back to the system. The
+        seconds after which to ask again, or None once it has."""
 
     def arm(self) -> bool:
         """For event loops: says that the program is about to wait for `fileno()`. True when
@@ -631,11 +634,6 @@ def bench_rate(
     endpoint: Endpoint, peer: Peer, size: int, count: int, window: int, initiator: bool
 ) -> float:
     """Seconds for `count` messages in windows, each answered with an empty message."""
-
-def bench_stream(
-    endpoint: Endpoint, peer: Peer, size: int, count: int, window: int, initiator: bool
-) -> float:
-    """As `bench_rate`, by the name of what it measures with long messages."""
 
 def cache_line_ns(cpu_a: int, cpu_b: int, round_trips: int) -> float:
     """Half a round trip of one bare cache line between two processors, in nanoseconds."""

@@ -8,6 +8,7 @@ the process grows by. Means over many, so that the allocator's steps do not matt
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import diolkos
+import diolkos.asyncio
 from diolkos.testing import Side, pair
 from disasters import PATIENCE_S, Program, RunningBackend, mappings, until
 
@@ -141,3 +143,27 @@ def test_a_channel_that_was_busy_and_is_idle(report: list[str]) -> None:
         )
         # And it still works.
         carry(alice, bob, data)
+
+
+def test_a_channel_that_was_busy_while_its_loop_is_idle() -> None:
+    """The same for an endpoint that waits in an event loop."""
+    data = bytes(8 << 20)
+    with pair() as (alice, bob):
+        granted_before = resident()[0]
+        for _ in range(8):
+            carry(alice, bob, data)
+        bob.endpoint.progress()
+        assert resident()[0] - granted_before > CHANNEL_BYTES_MAX
+        waiting = diolkos.asyncio.Endpoint.of(alice.endpoint)
+
+        async def main() -> None:
+            receive = asyncio.create_task(waiting.recv())
+            deadline = asyncio.get_running_loop().time() + PATIENCE_S
+            while resident()[0] - granted_before > 2 * CHANNEL_BYTES_MAX:
+                assert asyncio.get_running_loop().time() < deadline, "nothing was given back"
+                # The loop has nothing else to do, as that of an idle program.
+                await asyncio.wait([receive], timeout=0.05)
+            bob.endpoint.send(b"wake up", bob.peer)
+            assert await receive == b"wake up"
+
+        asyncio.run(main())

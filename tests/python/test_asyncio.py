@@ -382,7 +382,7 @@ def test_an_endpoint_moves_to_another_loop() -> None:
 
 def test_the_names_are_those_of_the_blocking_face() -> None:
     """Same methods, same parameters, in the same order."""
-    only_blocking = {"linger", "arm", "disarm", "try_send", "try_recv", "try_recv_into"}
+    only_blocking = {"linger", "rest", "arm", "disarm", "try_send", "try_recv", "try_recv_into"}
     only_asyncio = {"blocking", "of", "open"}
 
     def public(kind: type) -> set[str]:

@@ -36,6 +36,7 @@ CALLS: list[Callable[[Side], Any]] = [
     lambda side: side.endpoint.progress(),
     lambda side: side.endpoint.fileno(),
     lambda side: side.endpoint.linger(),
+    lambda side: side.endpoint.rest(),
     lambda side: side.endpoint.arm(),
     lambda side: side.endpoint.disarm(),
     lambda side: side.endpoint.peers,

@@ -481,6 +481,28 @@ impl Endpoint {
         }
     }
 
+    /// Gives idle memory back when nothing has happened for a while, and says after how long to ask
+    /// again, or `None` once it has: for event loops, which sleep where nobody sees it.
+    ///
+    /// # Errors
+    /// [`Error`] when the endpoint cannot be used.
+    pub fn rest(&self) -> Result<Option<Duration>, Error> {
+        let mut core = self.lock()?;
+        if core.quiet.polls_with_work != core.polls_with_work {
+            core.quiet_begins();
+        }
+        if core.quiet.reclaimed {
+            return Ok(None);
+        }
+        let left = RECLAIM_AFTER.saturating_sub(core.quiet_for());
+        if left > Duration::ZERO {
+            return Ok(Some(left));
+        }
+        core.reclaim();
+        core.quiet.reclaimed = true;
+        Ok(None)
+    }
+
     /// Says that the program now waits for [`Endpoint::descriptor`] in an event loop of its own,
     /// of which an endpoint has one. `true`: something is here already; do not wait. Where threads
     /// share the endpoint, look once more for what is waited for: one of them may have taken it in

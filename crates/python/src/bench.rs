@@ -311,20 +311,6 @@ pub fn bench_rate(
     })
 }
 
-/// As `bench_rate`: few long messages instead of many short ones.
-#[pyfunction]
-#[pyo3(signature = (endpoint, peer, size, count, window, initiator))]
-pub fn bench_stream(
-    endpoint: &Bound<'_, Endpoint>,
-    peer: &Bound<'_, Peer>,
-    size: usize,
-    count: usize,
-    window: usize,
-    initiator: bool,
-) -> PyResult<f64> {
-    bench_rate(endpoint, peer, size, count, window, initiator)
-}
-
 /// Sends a window of messages that all carry the window's number, and waits for the answer.
 fn send_window(
     side: &mut Side,

@@ -476,6 +476,11 @@ impl Endpoint {
         self.core.linger(waiting::SPIN).map_err(|error| errors::from_core(py, error))
     }
 
+    fn rest(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let again = self.core.rest().map_err(|error| errors::from_core(py, error))?;
+        Ok(again.map(|left| left.as_secs_f64()))
+    }
+
     fn arm(&self, py: Python<'_>) -> PyResult<bool> {
         self.reap();
         self.core.arm().map_err(|error| errors::from_core(py, error))

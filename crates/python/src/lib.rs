@@ -71,7 +71,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(endpoint::local_pair, module)?)?;
     module.add_function(wrap_pyfunction!(bench::bench_pingpong, module)?)?;
     module.add_function(wrap_pyfunction!(bench::bench_rate, module)?)?;
-    module.add_function(wrap_pyfunction!(bench::bench_stream, module)?)?;
     module.add_function(wrap_pyfunction!(bench::cache_line_ns, module)?)?;
     module.add_function(wrap_pyfunction!(bench::eventfd_wake, module)?)?;
     Ok(())

@@ -17,6 +17,8 @@ _T = TypeVar("_T")
 Selector: TypeAlias = tuple[int | None, int | None, Peer | None, bool]
 
 _ALL_BITS = (1 << 64) - 1
+#: When to ask first whether memory is idle, in seconds.
+_REST_S = 1.0
 
 
 class _Waiter:
@@ -56,6 +58,8 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._descriptor = core.fileno()
         self._armed = False
+        #: Asks later whether memory has been idle; while somebody waits, or has lately.
+        self._resting: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -107,6 +111,7 @@ class Watch:
     def end(self) -> None:
         """The endpoint was closed, by whomever."""
         self._armed = False
+        self._stop_resting()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
         self._loop = None
@@ -114,7 +119,13 @@ class Watch:
             if not waiter.future.done():
                 waiter.future.set_exception(ClosedError("the endpoint is closed"))
 
+    def _stop_resting(self) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._stop_resting()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
         self._descriptor = self._core.fileno()
@@ -134,9 +145,19 @@ class Watch:
     def _arm(self) -> None:
         """Says that we sleep. What came before that is looked at in the next round."""
         self._armed = True
+        if self._resting is None and self._loop is not None:
+            self._resting = self._loop.call_later(_REST_S, self._rest)
         came = self._core.arm()
         if not self.wake() and came and self._loop is not None:
             self._loop.call_soon(self._on_readable)
+
+    def _rest(self) -> None:
+        """Gives idle memory back, now or in a moment."""
+        self._resting = None
+        if self._loop is not None and not self._core.closed:
+            again = self._core.rest()
+            if again is not None:
+                self._resting = self._loop.call_later(again, self._rest)
 
     def _disarm(self) -> None:
         if self._armed and not self._core.closed:

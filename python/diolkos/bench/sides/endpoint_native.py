@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
+from functools import partial
 from typing import Any
 
 import diolkos
@@ -61,11 +62,9 @@ class NativeWorker(Worker):
     def _stream(self, command: Command) -> bytes:
         if command.verify:
             return self._pingpong(command, command.iterations)
-        bench = {Operation.STREAM: _core.bench_stream, Operation.RATE: _core.bench_rate}
-        arguments = (command.window, self._initiator)
-        run = bench[command.operation]
-        run(self._endpoint, self._peer, command.size, command.window, *arguments)  # not counted
-        seconds = run(self._endpoint, self._peer, command.size, command.iterations, *arguments)
+        run = partial(_core.bench_rate, self._endpoint, self._peer, command.size)
+        run(command.window, command.window, self._initiator)  # not counted
+        seconds = run(command.iterations, command.window, self._initiator)
         return struct.pack("=d", seconds) if self._initiator else b""
 
     def close(self) -> None:
