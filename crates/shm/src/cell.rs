@@ -10,7 +10,7 @@ use crate::layout::INLINE_BYTES;
 pub struct Cell {
     /// What the cell is; the protocol's business.
     pub kind: u8,
-    /// Bits that qualify the kind; bit 7 belongs to the ring ([`Cell::IN_AREA`]).
+    /// Bits that qualify the kind; bits 6 and 7 belong to the ring ([`Cell::IN_AREA`]).
     pub flags: u8,
     /// Payload bytes inside the cell, `0..=32`; 0 when the payload lies in the area.
     pub inline_len: u16,
@@ -23,6 +23,18 @@ pub struct Cell {
 impl Cell {
     /// Flag bit: the payload lies in the area, `body[0]` says where.
     pub const IN_AREA: u8 = 0x80;
+
+    /// Flag bit of the ring: the cell takes half a line only.
+    pub(crate) const SHORT: u8 = 0x40;
+
+    /// Whether half a line is enough: at most eight bytes of payload inside, and a third word that
+    /// says no more than the inline length does. Short whole messages are like that.
+    #[inline(always)]
+    pub(crate) fn is_short(&self) -> bool {
+        self.flags & Self::IN_AREA == 0
+            && self.inline_len <= 8
+            && self.words[2] == u64::from(self.inline_len)
+    }
 
     /// The first word as it is stored, but for the stamp in its low half.
     #[inline(always)]
@@ -40,6 +52,19 @@ impl Cell {
             inline_len: (head >> 48) as u16,
             words: [a, b, c],
             body,
+        }
+    }
+
+    /// The cell that was read as the words of half a line.
+    #[inline(always)]
+    pub(crate) fn from_half(head: u64, first: u64, second: u64) -> Self {
+        let inline_len = (head >> 48) as u16;
+        Self {
+            kind: (head >> 32) as u8,
+            flags: (head >> 40) as u8 & !(Self::SHORT | Self::IN_AREA),
+            inline_len,
+            words: [first, second, u64::from(inline_len)],
+            body: [0; 4],
         }
     }
 

@@ -58,6 +58,8 @@ pub const CELL_COUNT: usize = if cfg!(loom) { 2 } else { 512 };
 pub const CELL_BYTES: usize = 64;
 /// Words of a cell.
 pub const CELL_WORDS: usize = CELL_BYTES / 8;
+/// 64-bit words that a short cell takes: half a line.
+pub const HALF_WORDS: usize = CELL_WORDS / 2;
 /// Payload bytes that fit inside a cell.
 pub const INLINE_BYTES: usize = 32;
 

@@ -8,13 +8,14 @@ use super::PeerFault;
 use super::area::room_bytes;
 use crate::buffer::Sink;
 use crate::cell::Cell;
-use crate::distance::Distance;
 #[cfg(not(loom))]
-use crate::layout::AREA_OFFSET;
+use crate::distance::Distance;
 use crate::layout::{
-    AREA_BYTES, CELL_COUNT, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES,
-    WORD_CREDIT_MESSAGES, WORD_FAR, WORD_WINDOW,
+    AREA_BYTES, CELL_COUNT, HALF_WORDS, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED,
+    WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES, WORD_WINDOW,
 };
+#[cfg(not(loom))]
+use crate::layout::{AREA_OFFSET, WORD_FAR};
 use crate::sync::Ordering;
 use crate::words::Words;
 
@@ -43,14 +44,24 @@ impl PayloadRef {
     }
 }
 
+/// The stamp of the line with this free-running number.
+#[inline(always)]
+fn stamp(number: u64) -> u32 {
+    (number as u32).wrapping_add(1)
+}
+
 /// Reads cells and payload from the peer's file.
 pub struct Consumer {
     /// The peer's file: cells and payload.
     incoming: Words,
     /// Our own file: how much we have consumed.
     outgoing: Words,
-    /// Cells consumed so far.
+    /// Lines consumed so far.
     consumed: u64,
+    /// The first half of the next line has been consumed, and its second may hold a short cell.
+    second: bool,
+    /// The cell that was shown last is a short one.
+    short: bool,
     /// What the peer has been told; `told <= consumed`.
     told: u64,
     /// Room in the area consumed since the peer was told, in bytes.
@@ -61,6 +72,7 @@ pub struct Consumer {
     credit_bytes: u64,
     credit_messages: u64,
     credits_untold: bool,
+    #[cfg(not(loom))]
     distance: Distance,
 }
 
@@ -72,29 +84,38 @@ impl Consumer {
             incoming,
             outgoing,
             consumed: 0,
+            second: false,
+            short: false,
             told: 0,
             untold_bytes: 0,
             news: false,
             credit_bytes: 0,
             credit_messages: 0,
             credits_untold: false,
+            #[cfg(not(loom))]
             distance: Distance::default(),
         }
     }
 
-    /// Whether a cell is there: one load, for spinning.
+    /// Whether a cell is there, for spinning: one load, or two after a short cell.
     #[inline(always)]
     #[must_use]
     pub fn has_cell(&self) -> bool {
         // ORDERING: relaxed; `peek` loads it again, with acquire.
-        let head = self.incoming.cell(self.consumed).load(0, Ordering::Relaxed);
-        head as u32 == (self.consumed as u32).wrapping_add(1)
+        let is_at = |number: u64, word| {
+            self.incoming.cell(number).load(word, Ordering::Relaxed) as u32 == stamp(number)
+        };
+        if self.second {
+            is_at(self.consumed, HALF_WORDS) || is_at(self.consumed + 1, 0)
+        } else {
+            is_at(self.consumed, 0)
+        }
     }
 
     /// The next cell, copied into private memory; `None` while there is none.
     #[inline(always)]
     #[must_use]
-    pub fn peek(&self) -> Option<Cell> {
+    pub fn peek(&mut self) -> Option<Cell> {
         let cell = self.peek_frame()?;
         let body = if cell.flags & Cell::IN_AREA == 0 { self.inline_words() } else { cell.body };
         Some(Cell { body, ..cell })
@@ -104,14 +125,27 @@ impl Consumer {
     /// is read when it is copied to its destination.
     #[inline(always)]
     #[must_use]
-    pub fn peek_frame(&self) -> Option<Cell> {
-        let line = self.incoming.cell(self.consumed);
-        // ORDERING: pairs with the release store in `Producer::publish`.
-        let head = line.load(0, Ordering::Acquire);
-        if head as u32 != (self.consumed as u32).wrapping_add(1) {
-            return None;
+    pub fn peek_frame(&mut self) -> Option<Cell> {
+        if self.second {
+            match self.half_head(HALF_WORDS) {
+                Some(head) => return Some(self.short_cell(head)),
+                // The next line was published after whatever is in this one.
+                None if !self.next_line_is_there() => return None,
+                None => {}
+            }
+            if let Some(head) = self.half_head(HALF_WORDS) {
+                return Some(self.short_cell(head));
+            }
+            self.second = false;
+            self.next_line();
         }
-        // ORDERING: relaxed; ordered by the acquire load above. A hostile peer may still be
+        let head = self.half_head(0)?;
+        if (head >> 40) as u8 & Cell::SHORT != 0 {
+            return Some(self.short_cell(head));
+        }
+        self.short = false;
+        let line = self.incoming.cell(self.consumed);
+        // ORDERING: relaxed; ordered by the acquire load of the stamp. A hostile peer may still be
         // writing: whatever is read here is read once and checked afterwards. Words that the
         // peer did not write this time are leftovers of its own.
         let word = |i| line.load(i, Ordering::Relaxed);
@@ -122,6 +156,38 @@ impl Consumer {
         Some(cell)
     }
 
+    /// The first word of a cell that starts there in the next line, if there is one.
+    #[inline(always)]
+    fn half_head(&self, word: usize) -> Option<u64> {
+        // ORDERING: pairs with the release store in `Producer::publish`.
+        let head = self.incoming.cell(self.consumed).load(word, Ordering::Acquire);
+        (head as u32 == stamp(self.consumed)).then_some(head)
+    }
+
+    #[inline(always)]
+    fn next_line_is_there(&self) -> bool {
+        let next = self.consumed + 1;
+        // ORDERING: acquire, so that the second look at this line comes after.
+        self.incoming.cell(next).load(0, Ordering::Acquire) as u32 == stamp(next)
+    }
+
+    /// A short cell, without its payload, in the half of the line that is at hand.
+    #[inline(always)]
+    fn short_cell(&mut self, head: u64) -> Cell {
+        self.short = true;
+        let half = self.half();
+        let line = self.incoming.cell(self.consumed);
+        // ORDERING: as in `peek_frame`.
+        let word = |i: usize| line.load(half + i, Ordering::Relaxed);
+        Cell::from_half(head, word(1), word(2))
+    }
+
+    /// Where in the next line the cell at hand starts, if it is a short one.
+    #[inline(always)]
+    fn half(&self) -> usize {
+        if self.second { HALF_WORDS } else { 0 }
+    }
+
     /// The payload inside the cell that [`Consumer::peek_frame`] showed, and leftovers behind it.
     /// A hostile peer may be writing: read it once.
     #[inline(always)]
@@ -129,16 +195,20 @@ impl Consumer {
     pub fn inline_words(&self) -> [u64; INLINE_BYTES / 8] {
         let line = self.incoming.cell(self.consumed);
         // ORDERING: relaxed; ordered by the acquire load of `peek_frame`.
-        std::array::from_fn(|i| line.load(4 + i, Ordering::Relaxed))
+        let word = |i: usize| line.load(i, Ordering::Relaxed);
+        if self.short {
+            return [word(self.half() + 3), 0, 0, 0];
+        }
+        std::array::from_fn(|i| word(4 + i))
     }
 
     /// Copies the payload inside the cell to the start of `sink`, as far as there is room; returns
     /// the bytes copied. The most frequent length has a way of its own, of one word.
     #[inline(always)]
     pub fn copy_inline(&self, len_bytes: usize, sink: &Sink) -> usize {
-        if len_bytes == 8 && sink.len_bytes() >= 8 {
+        if self.short && len_bytes == 8 && sink.len_bytes() >= 8 {
             // ORDERING: as in `inline_words`.
-            let word = self.incoming.cell(self.consumed).load(4, Ordering::Relaxed);
+            let word = self.incoming.cell(self.consumed).load(self.half() + 3, Ordering::Relaxed);
             return sink.write_inline(&[word, 0, 0, 0], 8);
         }
         self.copy_inline_words(len_bytes, sink)
@@ -229,15 +299,25 @@ impl Consumer {
     /// Done with the cell that [`Consumer::peek`] showed, and with its payload.
     #[inline(always)]
     pub fn pop(&mut self, payload_bytes: usize) {
-        // In a burst the lines ahead are written already; have them come while this one is used.
-        self.incoming.cell(self.consumed + CELLS_AHEAD).warm();
-        self.consumed += 1;
+        if std::mem::take(&mut self.short) && !self.second {
+            self.second = true;
+            return;
+        }
+        self.second = false;
+        self.next_line();
         if payload_bytes > 0 {
             self.untold_bytes += room_bytes(payload_bytes);
         }
         if self.consumed - self.told >= TELL_CELLS || self.untold_bytes >= TELL_BYTES {
             self.report();
         }
+    }
+
+    #[inline(always)]
+    fn next_line(&mut self) {
+        // In a burst the lines ahead are written already; have them come while this one is used.
+        self.incoming.cell(self.consumed + CELLS_AHEAD).warm();
+        self.consumed += 1;
     }
 
     /// Gives eager credit back; told to the peer at the next [`Consumer::tell`].

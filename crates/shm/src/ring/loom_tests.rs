@@ -66,6 +66,49 @@ fn cells_arrive_once_in_order_and_whole_across_the_wrap() {
     });
 }
 
+/// A cell that takes half a line.
+fn short(number: u64) -> Cell {
+    Cell { kind: 1, inline_len: 8, words: [number, number, 8], body: [number, 0, 0, 0], flags: 0 }
+}
+
+/// Sends these cells while the other side takes them.
+fn pass(cells: &'static [fn(u64) -> Cell]) {
+    loom::model(move || {
+        let (a, b) = files();
+        let mut tx = producer(&a, &b);
+        let mut rx = consumer(&b, &a);
+        let sender = thread::spawn(move || {
+            for (number, make) in cells.iter().enumerate() {
+                while tx.push(&make(number as u64)) == Err(PushError::Full) {
+                    thread::yield_now();
+                }
+            }
+        });
+        for (number, make) in cells.iter().enumerate() {
+            let got = loop {
+                match rx.peek() {
+                    Some(got) => break got,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(got, make(number as u64));
+            rx.pop(0);
+        }
+        assert_eq!(rx.peek(), None);
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn halves_and_lines_arrive_once_in_order_and_whole() {
+    pass(&[short, short, short]);
+    pass(&[short, cell, short]);
+    pass(&[cell, short, short, cell]);
+    // Across the wrap, over leftovers of both kinds.
+    pass(&[short, cell, short, short, short]);
+    pass(&[cell, cell, short, cell]);
+}
+
 #[test]
 fn a_producer_never_sees_more_room_than_there_is() {
     loom::model(|| {
@@ -121,7 +164,7 @@ fn whoever_sees_the_closing_flag_sees_the_last_cell() {
     loom::model(|| {
         let (a, b) = files();
         let mut tx = producer(&a, &b);
-        let rx = consumer(&b, &a);
+        let mut rx = consumer(&b, &a);
         let sender = thread::spawn(move || {
             tx.push(&cell(1)).unwrap();
             tx.close();
@@ -151,7 +194,7 @@ fn sleep_while_a_cell_comes(fences: Fences) {
     loom::model(move || {
         let (a, b) = files();
         let mut tx = producer(&a, &b);
-        let rx = consumer(&b, &a);
+        let mut rx = consumer(&b, &a);
         let sleep = SleepFlag::new(b.clone());
         let peer_sleep = PeerSleep::new(b);
         let sender = thread::spawn(move || {
@@ -206,7 +249,7 @@ fn two_sleepers_never_wait_for_each_other() {
     loom::model(|| {
         let (a, b) = files();
         let side = |own: &Words, peer: &Words| {
-            let (mut tx, rx) = (producer(own, peer), consumer(own, peer));
+            let (mut tx, mut rx) = (producer(own, peer), consumer(own, peer));
             let (sleep, peer_sleep) = (SleepFlag::new(own.clone()), PeerSleep::new(peer.clone()));
             move || {
                 tx.push(&cell(1)).unwrap();

@@ -12,8 +12,8 @@ use crate::layout::AREA_OFFSET;
 #[cfg(not(loom))]
 use crate::layout::WORD_FAR;
 use crate::layout::{
-    CELL_COUNT, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES,
-    WORD_WINDOW,
+    CELL_COUNT, HALF_WORDS, INLINE_BYTES, WORD_CLOSING, WORD_CONSUMED, WORD_CREDIT_BYTES,
+    WORD_CREDIT_MESSAGES, WORD_WINDOW,
 };
 use crate::sync::Ordering;
 use crate::words::Words;
@@ -39,6 +39,8 @@ pub struct Producer {
     incoming: Words,
     /// Cells published so far.
     produced: u64,
+    /// The last cell is a short one, and the second half of its line is free.
+    half_free: bool,
     /// What the peer said it consumed when we last looked; `produced - consumed <= CELL_COUNT`.
     consumed: u64,
     area: Area,
@@ -50,7 +52,14 @@ impl Producer {
     /// `window` is how many bytes of the bulk area to rotate over, until the peer asks otherwise.
     #[must_use]
     pub fn new(outgoing: Words, incoming: Words, window: u64) -> Self {
-        Self { outgoing, incoming, produced: 0, consumed: 0, area: Area::new(window) }
+        Self {
+            outgoing,
+            incoming,
+            produced: 0,
+            half_free: false,
+            consumed: 0,
+            area: Area::new(window),
+        }
     }
 
     /// Publishes a cell whose payload, if any, is inline already.
@@ -58,9 +67,11 @@ impl Producer {
     /// # Errors
     /// [`PushError::Full`] while the peer has not consumed enough; [`PushError::Peer`] when it
     /// lies.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, cell: &Cell) -> Result<(), PushError> {
-        self.require_cell()?;
+        if !(self.half_free && cell.is_short()) {
+            self.require_cell()?;
+        }
         self.publish(cell);
         Ok(())
     }
@@ -77,11 +88,10 @@ impl Producer {
         offset: usize,
         len_bytes: usize,
     ) -> Result<(), PushError> {
-        self.require_cell()?;
         if len_bytes <= INLINE_BYTES && offset == 0 && source.len_bytes() == len_bytes {
-            self.publish(&cell.with_inline(source));
-            return Ok(());
+            return self.push(&cell.with_inline(source));
         }
+        self.require_cell()?;
         self.push_area(cell, source, offset, len_bytes)
     }
 
@@ -265,7 +275,36 @@ impl Producer {
 
     #[inline(always)]
     fn publish(&mut self, cell: &Cell) {
+        if cell.is_short() { self.publish_short(cell) } else { self.publish_line(cell) }
+    }
+
+    /// Publishes a short cell: two of them share a line, so that one transfer carries both when the
+    /// peer is behind.
+    #[inline(always)]
+    fn publish_short(&mut self, cell: &Cell) {
+        let (number, half) =
+            if self.half_free { (self.produced - 1, HALF_WORDS) } else { (self.produced, 0) };
+        let stamp = (number + 1) as u32;
+        let line = self.outgoing.cell(number);
+        // ORDERING: relaxed, made visible by the release store of the head below.
+        line.store(half + 1, cell.words[0], Ordering::Relaxed);
+        line.store(half + 2, cell.words[1], Ordering::Relaxed);
+        line.store(half + 3, cell.body[0], Ordering::Relaxed);
+        if half == 0 {
+            // What lay here may look like anything, but not like the second half of this line.
+            line.store(HALF_WORDS, u64::from(!stamp), Ordering::Relaxed);
+            self.produced += 1;
+        }
+        self.half_free = half == 0;
+        let head = cell.head() | u64::from(Cell::SHORT) << 40 | u64::from(stamp);
+        // ORDERING: as in `publish_line`.
+        line.store(half, head, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn publish_line(&mut self, cell: &Cell) {
         debug_assert!(self.produced - self.consumed < CELL_COUNT as u64);
+        self.half_free = false;
         let line = self.outgoing.cell(self.produced);
         // ORDERING: relaxed, made visible by the release store of the head below.
         line.store(1, cell.words[0], Ordering::Relaxed);

@@ -11,6 +11,8 @@ use crate::words::Words;
 use crate::{Access, Cell, Consumer, Producer, Region, Sink, Source};
 
 pub const WINDOW_BYTES: u64 = 1 << 20;
+/// A payload whose cell takes a whole line: two shorter ones share one.
+pub const LINE: usize = 9;
 
 /// One end of a channel, and the file that it writes.
 pub struct End {
@@ -100,6 +102,14 @@ pub fn send(end: &mut End, number: u64, len: usize) -> bool {
         Err(crate::PushError::Full) => false,
         Err(error) => panic!("message {number}: {error:?}"),
     }
+}
+
+/// Whether everything that `from` sent has been consumed. A message of a whole line comes last, as a
+/// short one may leave the second half of its line to the next.
+pub fn is_drained(from: &mut End, to: &mut End, number: u64) -> bool {
+    assert!(send(from, number, LINE) && receive(to, number));
+    to.consumer.tell();
+    from.producer.is_drained()
 }
 
 /// Takes the next message and compares every byte with what `number` must be; `false` while there

@@ -2,7 +2,7 @@
 //! Both ends keep the rules: everything arrives once, in order, unchanged.
 
 use super::harness::{
-    Dice, End, channel, channel_with_window, pattern, receive, send, take_payload,
+    Dice, End, LINE, channel, channel_with_window, is_drained, pattern, receive, send, take_payload,
 };
 use crate::layout::{CELL_COUNT, SMALL_BYTES};
 use crate::ring::area::{SMALL_PAYLOAD_MAX, WINDOW_BYTES_MIN};
@@ -50,7 +50,7 @@ fn a_part_of_a_buffer_arrives_as_that_part() {
 
 #[test]
 fn a_short_receive_buffer_takes_the_first_bytes_and_no_more() {
-    let (mut a, b) = channel();
+    let (mut a, mut b) = channel();
     assert!(send(&mut a, 1, 5_000));
     let cell = b.consumer.peek().unwrap();
     let place = b.consumer.payload(&cell).unwrap().unwrap();
@@ -83,14 +83,14 @@ fn a_relay_writes_its_payload_in_place() {
 fn the_ring_holds_exactly_its_cells() {
     let (mut a, mut b) = channel();
     for number in 0..CELL_COUNT as u64 {
-        assert!(send(&mut a, number, 8));
+        assert!(send(&mut a, number, LINE));
     }
-    assert!(!send(&mut a, 0, 8));
+    assert!(!send(&mut a, 0, LINE));
     assert_eq!(a.producer.push(&Cell::default()), Err(PushError::Full));
     assert!(receive(&mut b, 0));
     b.consumer.tell();
-    assert!(send(&mut a, CELL_COUNT as u64, 8));
-    assert!(!send(&mut a, 0, 8));
+    assert!(send(&mut a, CELL_COUNT as u64, LINE));
+    assert!(!send(&mut a, 0, LINE));
     for number in 1..=CELL_COUNT as u64 {
         assert!(receive(&mut b, number));
     }
@@ -160,8 +160,7 @@ fn random_bursts_arrive_in_order_and_unchanged() {
             received += 1;
         }
         assert_eq!(received, sent, "seed {seed}");
-        b.consumer.tell();
-        assert!(a.producer.is_drained(), "seed {seed}");
+        assert!(is_drained(&mut a, &mut b, sent), "seed {seed}");
     }
 }
 
@@ -189,13 +188,12 @@ fn two_threads_pass_a_mixed_load() {
         }
     }
     let mut a: End = producer.join().unwrap();
-    b.consumer.tell();
-    assert!(a.producer.is_drained());
+    assert!(is_drained(&mut a, &mut b, COUNT));
 }
 
 #[test]
 fn closing_is_seen_after_the_last_cell() {
-    let (mut a, b) = channel();
+    let (mut a, mut b) = channel();
     assert!(!b.consumer.peer_is_closing());
     assert!(send(&mut a, 0, 8));
     a.producer.close();
@@ -221,7 +219,7 @@ fn a_report_in_the_middle_of_a_burst_still_counts_as_news_at_its_end() {
     // also when the last cell of the burst happened to be reported by `pop`.
     let (mut a, mut b) = channel();
     for number in 0..CELL_COUNT as u64 {
-        assert!(send(&mut a, number, 8));
+        assert!(send(&mut a, number, LINE));
     }
     for number in 0..CELL_COUNT as u64 {
         assert!(receive(&mut b, number));
@@ -229,6 +227,61 @@ fn a_report_in_the_middle_of_a_burst_still_counts_as_news_at_its_end() {
     assert!(a.producer.is_drained(), "the burst ends exactly at a report");
     assert!(b.consumer.tell());
     assert!(!b.consumer.tell());
+}
+
+#[test]
+fn two_short_messages_share_a_line() {
+    let (mut a, mut b) = channel();
+    for number in 0..2 * CELL_COUNT as u64 {
+        assert!(send(&mut a, number, number as usize % 9), "message {number}");
+    }
+    assert!(!send(&mut a, 0, 8), "the ring is full");
+    for number in 0..2 * CELL_COUNT as u64 {
+        assert!(receive(&mut b, number));
+    }
+    assert!(!b.consumer.has_cell());
+}
+
+#[test]
+fn the_second_half_may_come_late_or_not_at_all() {
+    let (mut a, mut b) = channel();
+    let mut number = 0;
+    for lens in [&[8, 8][..], &[8, LINE], &[LINE, 8], &[8, 100], &[8], &[8], &[0, 40, 8, 8, 8]] {
+        for read_at_once in [true, false] {
+            for (i, len) in lens.iter().enumerate() {
+                assert!(send(&mut a, number + i as u64, *len));
+                if read_at_once {
+                    assert!(b.consumer.has_cell() && receive(&mut b, number + i as u64));
+                    assert!(!b.consumer.has_cell());
+                }
+            }
+            for i in 0..lens.len() as u64 {
+                assert!(read_at_once || receive(&mut b, number + i));
+            }
+            assert_eq!(b.consumer.peek(), None);
+            number += lens.len() as u64;
+        }
+    }
+}
+
+#[test]
+fn leftovers_are_never_taken_for_the_second_half_of_a_line() {
+    // Payload of an earlier round that looks like a short cell of this one.
+    let (mut a, mut b) = channel();
+    let round = CELL_COUNT as u64;
+    for line in 0..round {
+        let head = 0x4001_u64 << 32 | (line + round + 1);
+        let cell = Cell { inline_len: 32, body: [head; 4], ..Cell::default() };
+        a.producer.push(&cell).unwrap();
+        assert_eq!(b.consumer.peek(), Some(cell));
+        b.consumer.pop(0);
+    }
+    for number in 0..round {
+        assert!(send(&mut a, number, 8) && receive(&mut b, number));
+        assert_eq!(b.consumer.peek(), None, "message {number}");
+        // The next one takes a line of its own again.
+        assert!(send(&mut a, number, 8) && receive(&mut b, number));
+    }
 }
 
 /// Mostly what programs send, sometimes the edges between the ways to send it.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::harness::{Dice, End, channel, receive, send};
+use super::harness::{Dice, End, LINE, channel, receive, send};
 use crate::layout::{
     AREA_BYTES, CELL_BYTES, CELL_COUNT, CELL_WORDS, CELLS_OFFSET, WORD_CELLS, WORD_CONSUMED,
     WORD_CREDIT_BYTES, WORD_CREDIT_MESSAGES, WORD_WINDOW,
@@ -30,7 +30,7 @@ fn less_consumed_than_before_is_a_fault() {
     }
     b.consumer.tell();
     for number in 0..10 {
-        assert!(send(&mut a, number, 8));
+        assert!(send(&mut a, number, LINE));
     }
     b.own.store(WORD_CONSUMED, 9, Ordering::Relaxed);
     let fault = Err(PushError::Peer(PeerFault::BadConsumed));
@@ -78,7 +78,7 @@ fn an_inline_length_above_the_cell_is_a_fault() {
 
 #[test]
 fn every_stamp_but_the_next_one_is_no_cell() {
-    let (a, b) = channel();
+    let (a, mut b) = channel();
     for stamp in [0, 2, 3, CELL_COUNT as u64, 1 << 31, 0xffff_ffff] {
         a.own.store(WORD_CELLS, stamp, Ordering::Relaxed);
         assert_eq!(b.consumer.peek(), None, "stamp {stamp}");
@@ -214,6 +214,6 @@ fn write_random_cell(liar: &End, dice: &mut Dice, index: u64) {
 
 fn fill(end: &mut End) {
     for number in 0..CELL_COUNT as u64 {
-        assert!(send(end, number, 8));
+        assert!(send(end, number, LINE));
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What the ring does with pages: present when needed, given back when idle, never too early.
 
-use super::harness::{End, channel, channel_with_window, receive, send};
+use super::harness::{End, LINE, channel, channel_with_window, receive, send};
 use crate::layout::CELL_COUNT;
 use crate::{Access, Region, RegionError};
 
@@ -54,14 +54,14 @@ fn a_full_ring_is_not_taken_for_an_idle_one() {
     // heads of the newest cell for those of the last consumed one: all of the area seemed free,
     // and `reclaim` gave unread payloads back to the system.
     let (mut a, mut b) = channel_with_window(4 << 20);
-    let len = |number: u64| if number % 4 == 1 { 1500 } else { 8 };
+    let len = |number: u64| if number % 4 == 1 { 1500 } else { LINE };
     assert!(send(&mut a, 0, 1500));
     assert!(receive(&mut b, 0));
     b.consumer.tell();
     for number in 1..=CELL_COUNT as u64 {
         assert!(send(&mut a, number, len(number)), "payload {number}");
     }
-    assert!(!send(&mut a, 0, 8));
+    assert!(!send(&mut a, 0, LINE));
     assert_eq!(a.producer.reclaim(), 0);
     for number in 1..=CELL_COUNT as u64 {
         assert!(receive(&mut b, number));
