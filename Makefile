@@ -19,7 +19,7 @@ DESTDIR ?=
 MX_LIB ?= python/diolkos/mx/lib
 
 .PHONY: help setup mx install install-files demo test check lint test-rust test-loom test-python tsan asan-mx \
-        fuzz clean
+        tsan-mx fuzz clean
 
 help:
 	@echo "make setup   a release build in $(VENV)"
@@ -27,7 +27,7 @@ help:
 	@echo "make demo    the benchmark against every rival: a table and a plot in demo/"
 	@echo "make test    lint, Rust, loom and Python tests"
 	@echo "make tsan    the tests of rings and endpoints under ThreadSanitizer"
-	@echo "make asan-mx the C programs over the MX interface under AddressSanitizer"
+	@echo "make asan-mx, make tsan-mx    the C programs over the MX interface under a sanitizer"
 	@echo "make fuzz    a short run of the fuzz targets"
 	@echo "make clean   removes what was built"
 
@@ -104,9 +104,17 @@ tsan:
 	  cargo test -p diolkos-shm -p diolkos --lib --test conformance --test hostile \
 	  --target $$(rustc -vV | sed -n 's/host: //p') --target-dir target/tsan -- --test-threads=1
 
-# The C programs under AddressSanitizer and UBSan; the library itself is as it is.
+# The C programs and the library under a sanitizer. The programs bring its runtime, which is gcc's.
 asan-mx: setup
-	DIOLKOS_MX_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	tools/build-mx target/mx-address/lib address
+	DIOLKOS_MX_LIB=target/mx-address/lib ASAN_OPTIONS=quarantine_size_mb=8 \
+	  DIOLKOS_MX_CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	  $(BIN)/python -m pytest tests/mx/test_mx_programs.py
+
+tsan-mx: setup
+	tools/build-mx target/mx-thread/lib thread
+	DIOLKOS_MX_LIB=target/mx-thread/lib DIOLKOS_MX_CFLAGS=-fsanitize=thread \
+	  TSAN_OPTIONS="suppressions=$(CURDIR)/tests/sanitizers/tsan-mx.supp" \
 	  $(BIN)/python -m pytest tests/mx/test_mx_programs.py
 
 fuzz:

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { KEY = 0, BYTES_MAX = 1 << 24 };
+enum { KEY = 0, BYTES_MAX = 1 << 24, NUMBER_MAX = 255, LOOKS = 1000000, LIMIT_MS = 5000 };
 static const uint64_t BALL = 1, STOP = 2;
 
 static mx_endpoint_t endpoint;
@@ -34,23 +34,30 @@ static mx_request_t post_receive(void *bytes, uint64_t match, uint64_t mask)
     return request;
 }
 
-// Looks until the request is complete: quicker than mx_wait, which gives the processor away.
-static mx_status_t complete(mx_request_t request)
+// Looks for a while, which is quicker than mx_wait, and only then sleeps. A receive does not fail when the
+// sender dies, as another one may send: so there is a limit.
+static mx_status_t complete(mx_request_t request, uint32_t limit_ms)
 {
     mx_status_t status;
     uint32_t done = 0;
-    while (!done)
+    for (int looks = 0; !done && looks < LOOKS; looks++)
         mx_test(endpoint, &request, &status, &done);
+    if (!done)
+        mx_wait(endpoint, &request, limit_ms, &status, &done);
+    if (!done) {
+        fprintf(stderr, "pingpong: no answer for %u ms; has the other side ended?\n", limit_ms);
+        exit(1);
+    }
     return status;
 }
 
 static void answer(char *bytes)
 {
     for (;;) {
-        mx_status_t status = complete(post_receive(bytes, 0, 0));
+        mx_status_t status = complete(post_receive(bytes, 0, 0), MX_INFINITE);
         if (status.match_info == STOP)
             return;
-        complete(post_send(status.source, bytes, status.xfer_length, BALL));
+        complete(post_send(status.source, bytes, status.xfer_length, BALL), LIMIT_MS);
     }
 }
 
@@ -75,34 +82,45 @@ static int ask(char *host, uint32_t number, char *bytes, uint32_t length, int ro
     for (int round = 0; round < rounds; round++) {
         mx_request_t receive = post_receive(bytes, BALL, MX_MATCH_MASK_NONE);
         mx_request_t send = post_send(peer, bytes, length, BALL);
-        wrong += complete(receive).xfer_length != length;
-        complete(send);
+        wrong += complete(receive, LIMIT_MS).xfer_length != length;
+        complete(send, LIMIT_MS);
     }
     printf("%u bytes: %.3f us\n", length, (seconds() - begin) / rounds / 2 * 1e6);
-    complete(post_send(peer, bytes, 0, STOP));
+    complete(post_send(peer, bytes, 0, STOP), LIMIT_MS);
     return wrong != 0;
+}
+
+// The number in `text`, from `least` to `most`.
+static uint32_t number_in(const char *text, uint32_t least, uint32_t most)
+{
+    char *end;
+    unsigned long number = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || number < least || number > most) {
+        fprintf(stderr, "usage: pingpong [endpoint] | pingpong host endpoint [bytes [rounds]]\n");
+        fprintf(stderr, "pingpong: '%s' is not a number from %u to %u\n", text, least, most);
+        exit(2);
+    }
+    return (uint32_t)number;
 }
 
 int main(int argc, char **argv)
 {
     char *bytes = malloc(BYTES_MAX);
-    uint32_t length = argc > 3 ? (uint32_t)atoi(argv[3]) : 8;
-    int rounds = argc > 4 ? atoi(argv[4]) : 10000, code = 0;
+    uint32_t number = argc > 1 ? number_in(argv[argc > 2 ? 2 : 1], 0, NUMBER_MAX) : 3;
+    uint32_t length = argc > 3 ? number_in(argv[3], 0, BYTES_MAX) : 8;
+    int rounds = argc > 4 ? (int)number_in(argv[4], 1, INT32_MAX) : 10000, code = 0;
 
-    if (bytes == NULL || length > BYTES_MAX || rounds < 1) {
-        fprintf(stderr, "usage: pingpong [endpoint] | pingpong host endpoint [bytes [rounds]]\n");
-        return 2;
-    }
+    if (bytes == NULL)
+        return 1;
     mx_init();  // an error ends the program, here and below, with a text: that is MX's default
     if (argc <= 2) {
-        uint32_t number = argc > 1 ? (uint32_t)atoi(argv[1]) : 3;
         mx_open_endpoint(0, number, KEY, NULL, 0, &endpoint);
         printf("waiting at endpoint %u\n", number);
         fflush(stdout);
         answer(bytes);
     } else {
         mx_open_endpoint(0, MX_ANY_ENDPOINT, KEY, NULL, 0, &endpoint);
-        code = ask(argv[1], (uint32_t)atoi(argv[2]), bytes, length, rounds);
+        code = ask(argv[1], number, bytes, length, rounds);
     }
     mx_close_endpoint(endpoint);
     mx_finalize();

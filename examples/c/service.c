@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY = 0, LENGTH_MAX = 1 << 20 };
+enum { KEY = 0, LENGTH_MAX = 1 << 20, NUMBER_MAX = 255, LIMIT_MS = 5000 };
 static const uint64_t REPLY = UINT64_C(1) << 63;
 
 // A request, and later its reply, in the same place.
@@ -117,22 +117,46 @@ static void ask(char *host, uint32_t number, char *text)
     mx_connect(endpoint, nic_id, number, KEY, MX_INFINITE, &service);
     mx_irecv(endpoint, &in, 1, match | REPLY, MX_MATCH_MASK_NONE, NULL, &receive);
     mx_isend(endpoint, &out, 1, service, match, NULL, &send);
-    mx_wait(endpoint, &receive, MX_INFINITE, &status, &done);
+    mx_wait(endpoint, &receive, LIMIT_MS, &status, &done);
+    if (!done) {
+        fprintf(stderr, "service: no answer for %d ms; has the service ended?\n", LIMIT_MS);
+        exit(1);
+    }
     printf("%.*s\n", (int)status.xfer_length, answer);
     mx_wait(endpoint, &send, MX_INFINITE, &status, &done);
 }
 
+static void usage(void)
+{
+    fprintf(stderr, "usage: service serve endpoint [requests]\n"
+                    "       service ask host endpoint text\n");
+}
+
+static uint32_t number_in(const char *text, uint32_t most)
+{
+    char *end;
+    unsigned long number = strtoul(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || number > most) {
+        usage();
+        fprintf(stderr, "service: '%s' is not a number from 0 to %u\n", text, most);
+        exit(2);
+    }
+    return (uint32_t)number;
+}
+
 int main(int argc, char **argv)
 {
-    if (argc > 2 && strcmp(argv[1], "serve") == 0) {
+    if ((argc == 3 || argc == 4) && strcmp(argv[1], "serve") == 0) {
+        uint32_t number = number_in(argv[2], NUMBER_MAX);
+        uint32_t requests = argc > 3 ? number_in(argv[3], INT32_MAX) : 0;
         mx_init();
-        serve((uint32_t)atoi(argv[2]), argc > 3 ? atol(argv[3]) : 0);
+        serve(number, requests);
     } else if (argc == 5 && strcmp(argv[1], "ask") == 0) {
+        uint32_t number = number_in(argv[3], NUMBER_MAX);
         mx_init();
-        ask(argv[2], (uint32_t)atoi(argv[3]), argv[4]);
+        ask(argv[2], number, argv[4]);
     } else {
-        fprintf(stderr, "usage: service serve endpoint [requests]\n"
-                        "       service ask host endpoint text\n");
+        usage();
         return 2;
     }
     mx_close_endpoint(endpoint);

@@ -38,7 +38,8 @@ def test_pingpong_against_a_pipe(face: str) -> None:
 
 
 def test_pingpong_through_the_mx_interface() -> None:
-    ours, native, unix, machine = rows_of("pingpong", "--face", "mx", "--against", "native,unix")
+    rows = rows_of("pingpong", "--face", "mx", "--against", "native,unix")
+    ours, native, unix, tests, machine = rows
     assert (ours["contender"], ours["face"], ours["road"]) == ("diolkos", "mx", None)
     assert ours["half_rtt_us"]["p50"] > 0
     # The face below is a rival here, so that what the interface costs is a ratio of one run.
@@ -49,13 +50,19 @@ def test_pingpong_through_the_mx_interface() -> None:
     )
     assert native["ours_over_theirs"]["p50"] > 0
     assert unix["ours_over_theirs"]["p50"] > 0
+    assert (tests["bench"], tests["contender"]) == ("incomplete_test", "diolkos")
     assert machine["bench"] == "machine"
 
 
 def test_the_mx_interface_in_other_conditions() -> None:
-    _, crowd, _ = rows_of("pingpong", "--face", "mx", "--idle-peers", "4")
+    _, crowd, alone, tests, _ = rows_of("pingpong", "--face", "mx", "--idle-peers", "4")
     assert crowd["contender"] == "diolkos-idle4"
     assert "over_plain" in crowd
+    assert (alone["contender"], tests["contender"]) == ("diolkos", "diolkos-idle4")
+    assert alone["bench"] == tests["bench"] == "incomplete_test"
+    ns = tests["mx_test_ns"]
+    assert 0 < ns["p10"] <= ns["p50"] <= ns["p90"]
+    assert tests["iterations"] == 3 * 32 * 10_000  # slices, batches, calls
     assert rows_of("pingpong", "--face", "mx", "--pause", "2")[0]["iterations"] > 0
 
 

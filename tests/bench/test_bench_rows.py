@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from diolkos.bench import options, plot, table
-from diolkos.bench.contenders import Contender, Diolkos, rival
+from diolkos.bench.contenders import Contender, Diolkos, ours, rival
 from diolkos.bench.control import Operation
 from diolkos.bench.machine import Machine, Watch
 from diolkos.bench.results import Result, Slice
@@ -44,6 +44,20 @@ def test_a_row_has_the_keys_of_the_interface() -> None:
     assert row["MBps"] == 10_000
     assert row["iterations"] == 10
     assert "ours_over_theirs" not in row
+
+
+def test_what_a_test_costs_is_a_row_of_its_own() -> None:
+    contender = ours("mx", "auto", idle_peers=64)
+    result = Result(contender, Operation.INCOMPLETE_TEST, 8, "some library", None)
+    result.times = Histogram([200_000, 250_000, 400_000])
+    result.calls = 10_000
+    (row,) = rows_of([result], window=1)
+    assert (row["bench"], row["contender"]) == ("incomplete_test", "diolkos-idle64")
+    assert row["mx_test_ns"] == {"p10": 20.0, "p50": 25.0, "p90": 40.0}
+    assert row["iterations"] == 30_000
+    assert "half_rtt_us" not in row
+    (line,) = table.lines([row])
+    assert "25.0 ns (20.0 to 40.0)" in line
 
 
 def test_rivals_carry_ratios_and_the_best_is_marked() -> None:

@@ -8,10 +8,12 @@ import os
 import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from diolkos import mx
+from diolkos.backend import client
 
 SOURCES = Path(__file__).parent / "c"
 # A program ends itself before that; only a broken one is still there.
@@ -25,6 +27,19 @@ def compile_c(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
     assert not done.stderr, f"{shlex.join(command)}\n{done.stderr}"
+
+
+def await_endpoints(count: int) -> None:
+    """Returns when the backend has so many. However programs ended, it is left with nothing of
+    them, once it has noticed."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        snapshot = client.query()
+        snapshot.close()
+        if len(snapshot.endpoints) == count:
+            return
+        assert time.monotonic() < deadline, f"{len(snapshot.endpoints)} endpoints, not {count}"
+        os.sched_yield()
 
 
 class Compiler:

@@ -62,7 +62,8 @@ def test_a_wrong_command_line_is_a_usage_error(words: list[str]) -> None:
 
 def test_without_a_backend(session_dir: Path) -> None:
     assert "no backend yet" in output("info")
-    assert one_row("board", "info")["backend_pid"] is None
+    board = one_row("board", "info")
+    assert (board["backend_pid"], board["endpoints"]) == (None, 0)
     assert len(output("peers").splitlines()) == 1
     for command in ("counters", "endpoints"):
         asked = run("mx", command)
@@ -71,6 +72,7 @@ def test_without_a_backend(session_dir: Path) -> None:
     asked = run("mx", "hostname", "--name", "isthmus")
     assert (asked.returncode, asked.stdout) == (3, "")
     assert "\nhint: " in asked.stderr
+    assert output("hostname", "--clear") == output("hostname")  # there is nothing to clear
 
 
 def test_there_is_one_board(session_dir: Path) -> None:
@@ -82,8 +84,11 @@ def test_there_is_one_board(session_dir: Path) -> None:
 
 @pytest.mark.slow
 def test_endpoints_and_counters(machine: Machine) -> None:
-    assert rows("endpoints") == []
-    assert rows("counters") == []
+    for command in ("endpoints", "counters"):
+        assert rows(command) == []
+        nothing = run("mx", command)
+        assert (nothing.returncode, nothing.stdout) == (0, "")
+        assert nothing.stderr.startswith("hint: no endpoint is open")
     with diolkos.Endpoint(number=7) as seven, diolkos.Endpoint() as other:
         other.send(b"x" * 1000, other.connect(7), match=1)
         seven.recv(match=1)

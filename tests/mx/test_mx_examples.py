@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import diolkos
-from mxprograms import Machine
+from mxprograms import PATIENCE_S, Machine, await_endpoints
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 BALL, STOP = 1, 2
@@ -124,3 +125,47 @@ def test_a_wrong_command_line_is_explained(machine: Machine, name: str) -> None:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert errors.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "pingpong three",
+        "pingpong localhost",
+        "pingpong 256",
+        "pingpong localhost 3 -1",
+        "pingpong localhost 3 8 0",
+        "service",
+        "service serve five",
+        "service ask localhost 5",
+        "service ask localhost 5x text",
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_starts(machine: Machine, words: str) -> None:
+    name, *arguments = words.split()
+    process = machine.start([machine.program(EXAMPLES / f"{name}.c"), *arguments])
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert errors.startswith(f"usage: {name} ")
+
+
+def test_ctrl_c_ends_the_answering_side(machine: Machine) -> None:
+    """The signal is not caught, the endpoint vanishes, and its number is free again."""
+    program = machine.program(EXAMPLES / "pingpong.c")
+    for _ in range(2):
+        answering = started(machine, program, "3")
+        answering.send_signal(signal.SIGINT)
+        answering.communicate(timeout=60)
+        assert answering.returncode == -signal.SIGINT
+        await_endpoints(0)
+
+
+def test_the_asking_side_ends_soon_after_the_answering_one(machine: Machine) -> None:
+    program = machine.program(EXAMPLES / "pingpong.c")
+    answering = started(machine, program, "3")
+    asking = machine.start([program, "localhost", "3", "8", "2000000000"])
+    await_endpoints(2)
+    answering.kill()
+    _, errors = asking.communicate(timeout=PATIENCE_S)
+    assert asking.returncode in (1, 255)  # the receive has no answer, or the send has no peer
+    assert errors

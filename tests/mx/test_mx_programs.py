@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
-from diolkos.backend import client
-from mxprograms import PATIENCE_S, SOURCES, Machine
+from mxprograms import SOURCES, Machine, await_endpoints
 
 pytestmark = pytest.mark.slow
 
@@ -50,18 +48,6 @@ RUNS: dict[str, list[list[str]]] = {
 ELSEWHERE = {"everything", "fatal"}
 
 
-def await_nobody() -> None:
-    """However programs ended, the backend has nothing of them left, once it has noticed."""
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        snapshot = client.query()
-        snapshot.close()
-        if not snapshot.endpoints:
-            return
-        assert time.monotonic() < deadline, "an endpoint outlived its program"
-        os.sched_yield()
-
-
 def test_every_program_is_run() -> None:
     assert {path.stem for path in SOURCES.glob("*.c")} == RUNS.keys() | ELSEWHERE
 
@@ -79,7 +65,7 @@ def test_program(machine: Machine, program: str, how: list[str]) -> None:
     arguments = [word for word in how if "=" not in word]
     arguments = [str(machine.backend_pid) if word == "BACKEND" else word for word in arguments]
     machine.run(program, *arguments, **settings)
-    await_nobody()
+    await_endpoints(0)
 
 
 @pytest.mark.parametrize("when", ["call", "request"])
@@ -115,7 +101,7 @@ def test_a_program_that_is_killed_leaves_nothing(machine: Machine) -> None:
     process = machine.start([machine.program("killed")])
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    await_nobody()
+    await_endpoints(0)
 
 
 def test_it_says_where_the_board_is(machine: Machine) -> None:

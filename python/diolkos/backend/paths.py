@@ -187,7 +187,7 @@ def _checked(directory: int, path: Path) -> os.stat_result:
         raise RuntimeDirError(
             f"the runtime directory {path} has mode {stat.S_IMODE(status.st_mode):04o}: "
             "others could pose as the backend",
-            f"run `chmod 700 {path}`",
+            f"name a directory of yours, or run `chmod 700 {path}` if that is one",
         )
     return status
 

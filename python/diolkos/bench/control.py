@@ -51,6 +51,8 @@ class Operation(enum.IntEnum):
     RATE = 3
     #: Side 1 sends a window of messages and then a marker; side 0 times receives of what is there.
     ALREADY_THERE = 4
+    #: Side 0 times batches of ``window`` tests of a receive that nothing matches; side 1 is silent.
+    INCOMPLETE_TEST = 5
 
 
 class ReplyKind(enum.IntEnum):

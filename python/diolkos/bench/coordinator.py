@@ -23,7 +23,7 @@ from types import TracebackType
 
 from diolkos.bench.backend import PrivateBackend
 from diolkos.bench.contenders.base import Contender, Workspace
-from diolkos.bench.control import Fault, Operation
+from diolkos.bench.control import Fault
 from diolkos.bench.load import Neighbours
 from diolkos.bench.machine import Watch
 from diolkos.bench.native import CompileError
@@ -80,11 +80,11 @@ class Coordinator:
         """The results, size by size. Raises :class:`ContenderError`."""
         for number, size in enumerate(self._plan.sizes):
             yield self._measure_size(size, number)
-            if self._plan.already_there:
+            if self._plan.beside is not None:
                 yield [
-                    self._taker.already_there(running, size)
+                    self._taker.beside(running, size, self._plan.beside)
                     for running in self._running.values()
-                    if Operation.ALREADY_THERE in running.contender.operations
+                    if self._plan.beside in running.contender.operations
                 ]
 
     # Bringing up.

@@ -17,6 +17,9 @@ _SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _ROUNDS_DEFAULT = 25
 _ROUNDS_MIN = 3
 
+#: What a ping-pong of a face measures beside round trips.
+_BESIDE = {"asyncio": Operation.ALREADY_THERE, "mx": Operation.INCOMPLETE_TEST}
+
 
 def size_list(text: str) -> list[int]:
     """``8,64K,1M`` as numbers of bytes. Raises ArgumentTypeError."""
@@ -161,5 +164,5 @@ def plan(args: argparse.Namespace, operation: Operation) -> Plan:
         window=getattr(args, "window", 1),
         pause_us=round(getattr(args, "pause", 0) * 1000),
         busy_neighbours=args.load,
-        already_there=operation is Operation.PINGPONG and args.face == "asyncio",
+        beside=_BESIDE.get(args.face) if operation is Operation.PINGPONG else None,
     )

@@ -24,8 +24,8 @@ class Plan:
     #: Microseconds that the initiator sleeps before each round trip.
     pause_us: int = 0
     busy_neighbours: int = 0
-    #: Also time receives of messages that are there already, for contenders that know how.
-    already_there: bool = False
+    #: Also measured after each size, of contenders that know how, and compared with nobody.
+    beside: Operation | None = None
 
     def slice_target_s(self) -> float:
         """Seconds that a slice aims at: longer where a slice holds few round trips."""
@@ -52,6 +52,8 @@ class Result:
     #: The road that was taken, which for ours may differ from the one asked for; None for rivals.
     road: str | None
     times: Histogram = field(default_factory=Histogram)
+    #: Calls that each of the ``times`` stands for.
+    calls: int = 1
     messages_per_s: list[float] = field(default_factory=list)
     #: Reference over this contender, one value for each pair of adjacent slices.
     ratios: list[float] = field(default_factory=list)

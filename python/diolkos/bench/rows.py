@@ -14,7 +14,7 @@ from typing import Any
 
 from diolkos.bench.control import Operation
 from diolkos.bench.results import Result
-from diolkos.bench.slices import Latency, megabytes_per_second, spread
+from diolkos.bench.slices import Latency, Spread, megabytes_per_second, spread
 
 Row = dict[str, Any]
 
@@ -23,6 +23,7 @@ BENCH_NAMES = {
     Operation.STREAM: "stream",
     Operation.RATE: "rate",
     Operation.ALREADY_THERE: "already_there",
+    Operation.INCOMPLETE_TEST: "incomplete_test",
 }
 
 
@@ -51,6 +52,10 @@ def _row(result: Result, window: int) -> Row:
         latency = Latency.of(result.times, divisor=1)
         row["receive_us"] = latency.as_json()
         row["iterations"] = latency.iterations
+    elif result.operation is Operation.INCOMPLETE_TEST:
+        p10, p50, p90 = (ns / result.calls for ns in result.times.percentiles((0.1, 0.5, 0.9)))
+        row["mx_test_ns"] = Spread(p10, p50, p90).as_json(2)
+        row["iterations"] = len(result.times) * result.calls
     else:
         rates = spread(result.messages_per_s)
         if result.operation is Operation.RATE:

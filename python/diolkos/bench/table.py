@@ -74,6 +74,10 @@ def _line(row: Row) -> str:
     if row["bench"] == "already_there":
         times = "".join(f" {_number(row['receive_us'][key]):>9}" for key in _KEYS)
         return f"{name}{times} {'-':>9}  a receive of what is already there"
+    if row["bench"] == "incomplete_test":
+        ns = row["mx_test_ns"]
+        cost = f"{ns['p50']:.1f} ns ({ns['p10']:.1f} to {ns['p90']:.1f})"
+        return f"{name} {cost:>40} {'-':>18}  a test of what is not complete"
     if row["bench"] == "rate":
         return f"{name} {row['msgs_per_s']:>12,} {row['MBps']:>9.0f}{_ratio(row)}"
     return f"{name} {row['MBps']:>9.0f}{_ratio(row)}"

@@ -29,6 +29,10 @@ _CALIBRATION_SLICES_MAX = 8
 _READY_MESSAGES = 64
 _READY_SLICES_PER_ROUND = 4
 
+#: One slice of tests: batches, each long enough that reading the clock costs it nothing.
+_TEST_BATCHES = 32
+_TESTS_PER_BATCH = 10_000
+
 
 class SliceTaker:
     """Takes slices of any contender of a plan, and remembers how long theirs should be.
@@ -87,12 +91,18 @@ class SliceTaker:
         self._iterations[key] = max(following // plan.window, 1) * plan.window
         return Slice(messages_per_s=count / seconds)
 
-    def already_there(self, running: RunningContender, size: int) -> Result:
-        """Receives of messages that wait for their receiver; no contender is compared."""
+    def beside(self, running: RunningContender, size: int, operation: Operation) -> Result:
+        """What is measured beside exchanges; no contender is compared."""
         result = self.empty_result(running, size)
-        result.operation = Operation.ALREADY_THERE
-        command = Command(Operation.ALREADY_THERE, size, _READY_MESSAGES)
-        for _ in range(self._plan.rounds * _READY_SLICES_PER_ROUND):
+        result.operation = operation
+        if operation is Operation.ALREADY_THERE:
+            slices = self._plan.rounds * _READY_SLICES_PER_ROUND
+            command = Command(operation, size, _READY_MESSAGES)
+        else:
+            slices = self._plan.rounds
+            command = Command(operation, size, _TEST_BATCHES, _TESTS_PER_BATCH)
+            result.calls = _TESTS_PER_BATCH
+        for _ in range(slices):
             payload = running.run(command)
             result.times.add(Histogram(times_from(payload)))
         return result

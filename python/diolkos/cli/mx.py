@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +37,13 @@ def prepare_parser(subparsers: Any) -> None:
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "mx",
         help="show what MX programs see: boards, endpoints, counters, names",
-        description="Show what MX programs of this host see..",
+        description="Show what MX programs of this host see.",
     )
     commands = parser.add_subparsers(dest="mx_command", metavar="COMMAND", required=True)
     _add(commands, "info", "the library, the boards, the peers", _info)
     counters = _add(commands, "counters", "what crossed so far", _counters)
     counters.add_argument("-v", "--verbose", action="store_true", help="counters that are 0, too")
+    counters.set_defaults(if_nothing="no endpoint is open that you may see, or all counters are 0")
     _add(commands, "endpoints", "which processes have which endpoints open", _endpoints)
     hostname = _add(commands, "hostname", "the name of the board, or another name", _hostname)
     change = hostname.add_mutually_exclusive_group()
@@ -59,7 +61,7 @@ def _add(
     parser.add_argument("-b", "--board", metavar="N", type=int, help="of this board only")
     parser.add_argument("--runtime-dir", metavar="DIR", help="where the backend listens")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(answer=answer)
+    parser.set_defaults(answer=answer, if_nothing="no endpoint is open that you may see")
     return parser
 
 
@@ -69,8 +71,12 @@ def run(args: argparse.Namespace) -> ExitCode:
 
     if args.board not in (None, board.BOARD):
         raise CliError(f"there is no board {args.board}", f"this host has board {board.BOARD} only")
+    silent = True
     for row, line in args.answer(args):
         print(json.dumps(row) if args.json else line, flush=True)
+        silent = False
+    if silent and not args.json:
+        print(f"hint: {args.if_nothing}", file=sys.stderr)
     return ExitCode.OK
 
 
@@ -89,6 +95,7 @@ def _info(args: argparse.Namespace) -> _Rows:
     )
     snapshot = _look_if_any(args)
     row = {"kind": "board", **_board(args), "interface": "shared memory", "backend_pid": None}
+    row["endpoints"] = 0
     status = "no backend yet; the first endpoint starts one"
     if snapshot is not None:
         row["backend_pid"] = snapshot.backend.pid
@@ -142,24 +149,29 @@ def _endpoints(args: argparse.Namespace) -> _Rows:
 
 
 def _hostname(args: argparse.Namespace) -> _Rows:
-    from diolkos.mx import board
-
     if args.name is not None or args.clear:
         with _directory(args) as directory:
-            if directory is None:
+            if directory is not None:
+                _rename(directory, args.name)
+            elif args.name is not None:  # there is nothing to clear
                 raise CliError(
                     "there is no runtime directory to keep the name in",
                     "start a backend first: `diolkos backend`",
                     ExitCode.NO_BACKEND,
                 )
-            try:
-                board.rename(directory, args.name)
-            except board.BadName as error:
-                raise CliError(str(error), code=ExitCode.USAGE) from None
-            except OSError as error:
-                raise CliError(f"the name cannot be kept: {error.strerror}") from None
     found = _board(args)
     yield {"kind": "hostname", **found}, str(found["name"])
+
+
+def _rename(directory: RuntimeDir, name: str | None) -> None:
+    from diolkos.mx import board
+
+    try:
+        board.rename(directory, name)
+    except board.BadName as error:
+        raise CliError(str(error), code=ExitCode.USAGE) from None
+    except OSError as error:
+        raise CliError(f"the name cannot be kept: {error.strerror}") from None
 
 
 def _peers(args: argparse.Namespace) -> _Rows:

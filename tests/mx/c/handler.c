@@ -24,6 +24,7 @@ static mx_unexp_handler_action_t handle(void *context, mx_endpoint_addr_t source
                                         uint32_t length, void *data)
 {
     struct seen *seen = context;
+    after_signals();
     CHECK(same_address(source, seen->peer));
     seen->match = match;
     seen->length = length;

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from diolkos import mx
 from diolkos.bench import isolate, native
-from diolkos.bench.contenders.base import Launch, Missing, Workspace, python_side
+from diolkos.bench.contenders.base import EXCHANGES, Launch, Missing, Workspace, python_side
 from diolkos.bench.contenders.diolkos import Diolkos
-from diolkos.bench.control import ENVIRONMENT_SIDE
+from diolkos.bench.control import ENVIRONMENT_SIDE, Operation
 
 ENVIRONMENT_ENDPOINTS = "DIOLKOS_BENCH_ENDPOINTS"
 #: A library somewhere else than in the package: a folder, as for the tests of the MX interface.
@@ -34,6 +34,7 @@ class MxInterface(Diolkos):
 
     def __init__(self, road: str, *, isolated: bool = False, idle_peers: int = 0) -> None:
         super().__init__("mx", road, isolated=isolated, idle_peers=idle_peers)
+        self.operations = EXCHANGES | {Operation.INCOMPLETE_TEST}
 
     def missing(self) -> Missing | None:
         """The library, a compiler, or the leave to make name spaces."""

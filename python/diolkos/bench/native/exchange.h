@@ -7,6 +7,7 @@
 //               side 1 receives into one buffer and sends that buffer back
 //   stream,     side 0 posts a window of sends, waits for all, receives an empty message;
 //   rate        side 1 posts a window of receives, waits for all, checks a word, sends it
+//   tests       side 0 tests a receive that nothing matches, where the program can do that
 //   verify      no clock: every byte of every message is written and checked, both ways
 //
 // The first window of a stream is not timed. A program includes this file and defines the
@@ -28,6 +29,11 @@ static void window_send(const struct side *side, const char *bytes, uint64_t siz
 static void window_receive(const struct side *side, char *bytes, uint64_t size, uint64_t window);
 // An empty message from side 1 to side 0.
 static void acknowledge(const struct side *side);
+#ifdef EXCHANGE_HAS_TESTS
+// Times batches of so many tests of a receive that nothing matches: a stamp before each batch, and
+// one after the last.
+static void time_tests(uint64_t *stamps, uint64_t batches, uint64_t tests);
+#endif
 
 struct buffers {
     char *outgoing;
@@ -177,6 +183,15 @@ static void serve(const struct side *side, const struct command *command, struct
     uint64_t wrong = 0;
     double seconds = 0;
 
+#ifdef EXCHANGE_HAS_TESTS
+    if (command->op == OP_INCOMPLETE_TEST) {
+        buffers_prepare(buffers, command);
+        if (timed)
+            time_tests(buffers->stamps, command->iterations, command->window);
+        side_reply_times(side, buffers->stamps, timed ? command->iterations : 0);
+        return;
+    }
+#endif
     if (command->size > INT32_MAX || command->window > WINDOW_LIMIT) {
         side_fail(side, FAULT_UNSUPPORTED, "the loop counts bytes in 32 bits, and 4096 requests");
         return;

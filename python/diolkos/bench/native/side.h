@@ -37,7 +37,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OP_QUIT = 0, OP_PINGPONG = 1, OP_STREAM = 2, OP_RATE = 3 };
+enum { OP_QUIT = 0, OP_PINGPONG = 1, OP_STREAM = 2, OP_RATE = 3, OP_INCOMPLETE_TEST = 5 };
 enum { REPLY_HELLO = 1, REPLY_DONE = 2, REPLY_FAILED = 3 };
 enum { FAULT_VERIFICATION = 1, FAULT_LIBRARY = 2, FAULT_UNSUPPORTED = 3 };
 enum { FLAG_VERIFY = 1 };
