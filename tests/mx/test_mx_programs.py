@@ -14,7 +14,7 @@ from mxprograms import PATIENCE_S, SOURCES, Machine
 
 pytestmark = pytest.mark.slow
 
-# Program -> the ways to run it: arguments (`BACKEND` is its process) and settings.
+# Program -> the ways to run it: arguments and settings.
 RUNS: dict[str, list[list[str]]] = {
     "loopback": [[]],
     "pair": [[], ["MX_DISABLE_SHARED=1"], ["OMX_WAITSPIN=1"], ["MX_MONOTHREAD=1"]],
@@ -24,15 +24,16 @@ RUNS: dict[str, list[list[str]]] = {
     "callback": [[], ["MX_MONOTHREAD=1"]],
     "truncation": [[], ["MX_MONOTHREAD=1"]],
     "vectors": [[]],
-    "cancel": [["BACKEND"]],
+    "cancel": [[], ["MX_MONOTHREAD=1"]],
+    "connecting": [[], ["MX_MONOTHREAD=1"]],
     "address_context": [[]],
     "many": [[], ["MX_MONOTHREAD=1"]],
     "threads_wait_any": [[], ["MX_MONOTHREAD=1"]],
     "threads_endpoints": [[]],
     "timeouts": [[], ["MX_MONOTHREAD=1"]],
-    "request_timeout": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "request_timeout": [[], ["MX_MONOTHREAD=1"]],
     "signals": [[], ["end", "OMX_WAITINTR=1"]],
-    "wakeup": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "wakeup": [[], ["MX_MONOTHREAD=1"]],
     "contexts": [[]],
     "reconnect": [[], ["MX_MONOTHREAD=1"]],
     "peeking": [[], ["MX_MONOTHREAD=1"]],
@@ -77,8 +78,14 @@ def test_every_program_is_run() -> None:
 def test_program(machine: Machine, program: str, how: list[str]) -> None:
     settings = dict(word.split("=") for word in how if "=" in word)
     arguments = [word for word in how if "=" not in word]
-    arguments = [str(machine.backend_pid) if word == "BACKEND" else word for word in arguments]
     machine.run(program, *arguments, **settings)
+    await_nobody()
+
+
+@pytest.mark.parametrize("program", ["pair", "connecting", "cancel", "wakeup", "request_timeout"])
+def test_program_on_the_switched_road(switched_machine: Machine, program: str) -> None:
+    """The answer to a connect is the peer's there, too, and not the relay's."""
+    switched_machine.run(program, DIOLKOS_PARTITION="p")
     await_nobody()
 
 
