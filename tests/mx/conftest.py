@@ -20,6 +20,8 @@ import pytest
 
 from diolkos import mx
 
+# For `rawclient`.
+sys.path.append(str(Path(__file__).parent.parent / "control"))
 
 from mxprograms import Compiler, Machine
 

@@ -48,7 +48,7 @@ RUNS: dict[str, list[list[str]]] = {
     "native": [[], ["OMX_MONOTHREAD=1"]],
 }
 # Run by other tests.
-ELSEWHERE = {"everything", "fatal"}
+ELSEWHERE = {"everything", "fatal", "garbage"}
 
 
 def await_nobody() -> None:
