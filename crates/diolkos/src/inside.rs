@@ -269,6 +269,11 @@ impl Inside<'_> {
         self.core.peers.live_peer(|info| info.number == number)
     }
 
+    /// Sends may wait for a peer for as long as there are requests for them.
+    pub fn queue_every_send(&mut self) {
+        self.core.machine.queue_every_send();
+    }
+
     /// Receives that name no source wait for peers to come, even when the last one has died.
     pub fn receives_outlive_peers(&mut self) {
         self.core.machine.receives_outlive_peers();

@@ -153,7 +153,11 @@ fn open(board: u32, id: u32, key: u32, params: Params) -> Result<*mut Port, Code
         ..OpenOptions::default()
     };
     let core = if id == ANY { open_any(options)? } else { open_one(&options)? };
-    core.inside(|inside| inside.receives_outlive_peers()).map_err(|_| codes::BAD_ENDPOINT)?;
+    core.inside(|inside| {
+        inside.receives_outlive_peers();
+        inside.queue_every_send();
+    })
+    .map_err(|_| codes::BAD_ENDPOINT)?;
     let port = Port {
         state: AtomicU32::new(OPEN),
         flags: AtomicU32::new(0),
