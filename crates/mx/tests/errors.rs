@@ -130,6 +130,30 @@ fn segments() {
 }
 
 #[test]
+fn a_receive_of_a_terabyte_takes_what_comes() {
+    let _library = library();
+    let a = open();
+    let mut room = [0_u8; 4];
+    // The same room over and over: no message comes that would use more than the first.
+    let mut list = [Segment { base: room.as_mut_ptr().cast(), length: u32::MAX }; 256];
+    list[0].length = 4;
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let before = resident();
+    let mut request = null_mut();
+    // SAFETY: pointers to live values; the message is as long as the first segment.
+    let code = unsafe { mx_irecv(a.0, list.as_ptr(), 256, 1, ALL, null_mut(), &mut request) };
+    assert_eq!(code, 0);
+    assert!(resident() < before + (64 << 20), "memory for a message that has not come");
+    let mut send = a.isend(b"four", a.addr(), 1, 0);
+    assert_eq!(a.wait(&mut request).xfer_length, 4);
+    a.wait(&mut send);
+    assert_eq!(&room, b"four");
+}
+
+#[test]
 fn requests_that_are_none() {
     let _library = library();
     let a = open();
