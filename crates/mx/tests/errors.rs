@@ -189,6 +189,34 @@ fn requests_that_are_none() {
 }
 
 #[test]
+fn requests_of_another_endpoint() {
+    let _library = library();
+    let (a, b) = (open(), open());
+    let mut rooms = [[0; 1]; 2];
+    // The same places in both tables, and the same names.
+    let mut ours = a.irecv(&mut rooms[0], 1, ALL, 0);
+    let mut theirs = b.irecv(&mut rooms[1], 1, ALL, 0);
+    let mut stranger = theirs;
+    let mut result = 9;
+    // SAFETY: pointers to live values.
+    unsafe {
+        assert_eq!(mx_test(a.0, &mut stranger, null_mut(), &mut result), 13);
+        assert_eq!(mx_wait(a.0, &mut stranger, 1, null_mut(), &mut result), 13);
+        assert_eq!(mx_cancel(a.0, &mut stranger, &mut result), 13);
+        assert_eq!(omx_cancel_notest(a.0, &mut stranger, &mut result), 13);
+        assert_eq!(mx_ibuffered(a.0, &mut stranger, &mut result), 13);
+        assert_eq!(mx_forget(a.0, &mut stranger), 13);
+        assert_eq!(mx_set_request_timeout(a.0, stranger, 1), 13);
+    }
+    assert_eq!(stranger, theirs);
+    for (ep, request) in [(&a, &mut ours), (&b, &mut theirs)] {
+        let mut send = ep.isend(b"x", ep.addr(), 1, 0);
+        assert_eq!(ep.wait(request).xfer_length, 1);
+        ep.wait(&mut send);
+    }
+}
+
+#[test]
 fn connecting() {
     let _library = library();
     let (a, b) = (open(), open());

@@ -42,10 +42,16 @@ int main(void)
     OK(mx_set_request_timeout(ep, NULL, 50));
     EQUAL(ended(ep, begin_connect(ep, theirs)).code, MX_STATUS_ENDPOINT_UNREACHABLE);
     OK(mx_set_request_timeout(ep, NULL, 0));
-    // What has no limit waits on.
+    // What has no limit, or none any more, waits on.
+    request = begin_connect(ep, theirs);
+    OK(mx_set_request_timeout(ep, request, 50));
+    OK(mx_set_request_timeout(ep, request, 0));
     OK(mx_wait(ep, &patient, 100, &status, &result));
     EQUAL(result, 0);
+    OK(mx_test(ep, &request, &status, &result));
+    EQUAL(result, 0);
     resume_process(other.pid);
+    done(ep, request);
     EQUAL(done(ep, patient).match_info, 9);
     CHECK(place_of(connect_to(ep, theirs)).endpoint_id == theirs.endpoint_id);
     signal_other(&other);
