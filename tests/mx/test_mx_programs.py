@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -115,6 +116,26 @@ def test_the_native_variable_comes_first(machine: Machine) -> None:
 def test_before_init_errors_are_fatal_whatever_the_environment_says(machine: Machine) -> None:
     assert machine.run("fatal", "uninitialized", code=255, MX_ERRORS_ARE_FATAL="0") == ""
     assert machine.run("fatal", "installed") == "alive\n"
+
+
+def test_a_fatal_error_that_nobody_reads_of_is_one_all_the_same(machine: Machine) -> None:
+    """With nobody at the other end of stderr, and SIGPIPE ignored, as this process does."""
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [machine.program("fatal"), "call"]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            restore_signals=False,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stdout) == (255, b"")
 
 
 def test_a_program_that_is_killed_leaves_nothing(machine: Machine) -> None:

@@ -215,7 +215,7 @@ fn open_one(options: &OpenOptions) -> Result<Endpoint, Code> {
 
 fn open_code(options: &OpenOptions, error: &Error) -> Code {
     let Error::Introduction(refusal) = error else {
-        eprintln!("diolkos: {error}");
+        tell!("diolkos: {error}");
         return codes::NO_RESOURCES;
     };
     let code = match refusal {
@@ -230,9 +230,9 @@ fn open_code(options: &OpenOptions, error: &Error) -> Code {
         _ => codes::BAD_BAD_BAD,
     };
     // What no code can say: why there is no backend, or which limit it is.
-    eprintln!("diolkos: {error}");
+    tell!("diolkos: {error}");
     if let Some(hint) = refusal.hint() {
-        eprintln!("diolkos: hint: {hint}");
+        tell!("diolkos: hint: {hint}");
     }
     code
 }
