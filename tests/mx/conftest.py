@@ -6,6 +6,7 @@ The library is the one in the package, or where ``DIOLKOS_MX_LIB`` says: a folde
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,6 +19,10 @@ from pathlib import Path
 import pytest
 
 from diolkos import mx
+
+# For `rawclient`.
+sys.path.append(str(Path(__file__).parent.parent / "control"))
+
 from mxprograms import Compiler, Machine
 
 
@@ -55,19 +60,18 @@ def session_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.fixture
-def machine(session_dir: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+@contextlib.contextmanager
+def running(session_dir: Path, request: pytest.FixtureRequest, *options: str) -> Iterator[Machine]:
     """A backend, and the programs that run with it; all of them end with the test. The library is
     looked for only when a program is built, so that a backend alone needs none."""
-    command = [sys.executable, "-m", "diolkos", "backend"]
     backend = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "diolkos", "backend", *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    machine = Machine(lambda: request.getfixturevalue("compiler"), session_dir, backend.pid)
+    machine = Machine(lambda: request.getfixturevalue("compiler"), session_dir)
     try:
         assert backend.stderr is not None
         line = backend.stderr.readline()
@@ -75,7 +79,26 @@ def machine(session_dir: Path, request: pytest.FixtureRequest) -> Iterator[Machi
         yield machine
     finally:
         machine.end()
-        # A program may have stopped it, and failed before it let it go on.
-        backend.send_signal(signal.SIGCONT)
         backend.send_signal(signal.SIGTERM)
         backend.communicate(timeout=60)
+
+
+@pytest.fixture
+def machine(session_dir: Path, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A backend as it comes."""
+    with running(session_dir, request) as machine:
+        yield machine
+
+
+@pytest.fixture
+def switched_machine(
+    session_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Machine]:
+    """A backend that puts a relay into each channel."""
+    policy = tmp_path / "policy.toml"
+    policy.write_text(
+        f'version = 1\n[[partition]]\nname = "p"\nusers = [{os.getuid()}]\nroad = "switched"\n'
+    )
+    policy.chmod(0o600)
+    with running(session_dir, request, "--policy", str(policy)) as machine:
+        yield machine

@@ -64,13 +64,10 @@ class Compiler:
 class Machine:
     """A private backend's programs."""
 
-    def __init__(
-        self, compiler: Callable[[], Compiler], session_dir: Path, backend_pid: int
-    ) -> None:
+    def __init__(self, compiler: Callable[[], Compiler], session_dir: Path) -> None:
         self._compiler = compiler
         self._processes: list[subprocess.Popen[str]] = []
         self.session_dir = session_dir
-        self.backend_pid = backend_pid
 
     def program(self, source: str | Path) -> Path:
         """The program made of ``c/<source>.c``, or of a file elsewhere."""

@@ -12,7 +12,7 @@ from mxprograms import SOURCES, Machine, await_endpoints
 
 pytestmark = pytest.mark.slow
 
-# Program -> the ways to run it: arguments (`BACKEND` is its process) and settings.
+# Program -> the ways to run it: arguments and settings.
 RUNS: dict[str, list[list[str]]] = {
     "loopback": [[]],
     "pair": [[], ["MX_DISABLE_SHARED=1"], ["OMX_WAITSPIN=1"], ["MX_MONOTHREAD=1"]],
@@ -22,15 +22,16 @@ RUNS: dict[str, list[list[str]]] = {
     "callback": [[], ["MX_MONOTHREAD=1"]],
     "truncation": [[], ["MX_MONOTHREAD=1"]],
     "vectors": [[]],
-    "cancel": [["BACKEND"]],
+    "cancel": [[], ["MX_MONOTHREAD=1"]],
+    "connecting": [[], ["MX_MONOTHREAD=1"]],
     "address_context": [[]],
     "many": [[], ["MX_MONOTHREAD=1"]],
     "threads_wait_any": [[], ["MX_MONOTHREAD=1"]],
     "threads_endpoints": [[]],
     "timeouts": [[], ["MX_MONOTHREAD=1"]],
-    "request_timeout": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "request_timeout": [[], ["MX_MONOTHREAD=1"]],
     "signals": [[], ["end", "OMX_WAITINTR=1"]],
-    "wakeup": [["BACKEND"], ["BACKEND", "MX_MONOTHREAD=1"]],
+    "wakeup": [[], ["MX_MONOTHREAD=1"]],
     "contexts": [[]],
     "reconnect": [[], ["MX_MONOTHREAD=1"]],
     "peeking": [[], ["MX_MONOTHREAD=1"]],
@@ -45,7 +46,7 @@ RUNS: dict[str, list[list[str]]] = {
     "native": [[], ["OMX_MONOTHREAD=1"]],
 }
 # Run by other tests.
-ELSEWHERE = {"everything", "fatal"}
+ELSEWHERE = {"everything", "fatal", "garbage"}
 
 
 def test_every_program_is_run() -> None:
@@ -63,8 +64,14 @@ def test_every_program_is_run() -> None:
 def test_program(machine: Machine, program: str, how: list[str]) -> None:
     settings = dict(word.split("=") for word in how if "=" in word)
     arguments = [word for word in how if "=" not in word]
-    arguments = [str(machine.backend_pid) if word == "BACKEND" else word for word in arguments]
     machine.run(program, *arguments, **settings)
+    await_endpoints(0)
+
+
+@pytest.mark.parametrize("program", ["pair", "connecting", "cancel", "wakeup", "request_timeout"])
+def test_program_on_the_switched_road(switched_machine: Machine, program: str) -> None:
+    """The answer to a connect is the peer's there, too, and not the relay's."""
+    switched_machine.run(program, DIOLKOS_PARTITION="p")
     await_endpoints(0)
 
 
@@ -94,6 +101,26 @@ def test_the_native_variable_comes_first(machine: Machine) -> None:
 def test_before_init_errors_are_fatal_whatever_the_environment_says(machine: Machine) -> None:
     assert machine.run("fatal", "uninitialized", code=255, MX_ERRORS_ARE_FATAL="0") == ""
     assert machine.run("fatal", "installed") == "alive\n"
+
+
+def test_a_fatal_error_that_nobody_reads_of_is_one_all_the_same(machine: Machine) -> None:
+    """With nobody at the other end of stderr, and SIGPIPE ignored, as this process does."""
+    assert signal.getsignal(signal.SIGPIPE) == signal.SIG_IGN
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [machine.program("fatal"), "call"]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            restore_signals=False,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stdout) == (255, b"")
 
 
 def test_a_program_that_is_killed_leaves_nothing(machine: Machine) -> None:

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::inside::Unusable;
 use crate::lane::ShmLane;
 use crate::lock::{Guard, Lock, Returns};
-use crate::peers::{Counters, PeerInfo, Peers, Token};
+use crate::peers::{Counters, PeerInfo, Peers, Token, Wish};
 use crate::wait::Quiet;
 
 /// Called for each message that finds no receive: the message, and its data if all of it is here.
@@ -299,7 +299,7 @@ impl Endpoint {
         if core.take_events() {
             self.after(&mut core);
         }
-        core.iconnect(target, road, timeout_ms, None)
+        core.iconnect(Wish { target: target.clone(), road, timeout_ms, key: None, answer: false })
     }
 
     /// Connects and waits, for ever or at most so long.

@@ -15,7 +15,7 @@ use diolkos_shm::{Sink, Source};
 
 use crate::endpoint::{Core, Endpoint};
 use crate::error::Error;
-use crate::peers::PeerInfo;
+use crate::peers::{PeerInfo, Wish};
 
 /// Looks without work in a row, while they still hope for a message soon.
 const EAGER_LOOKS: u32 = 6;
@@ -142,7 +142,10 @@ impl Inside<'_> {
         Ok(self.core.machine.irecv(sink, selector)?)
     }
 
-    /// As [`Endpoint::iconnect`], with a key, and match info by which the request is found.
+    /// As [`Endpoint::iconnect`], with a key, and match info by which the request is found. If an
+    /// `answer` is wanted it is complete only when the peer itself has taken the channel in: never
+    /// while its process is stopped, or looks at its endpoint no more. The timeout is the backend's,
+    /// which does not wait for that.
     ///
     /// # Errors
     /// As [`Endpoint::iconnect`].
@@ -152,11 +155,14 @@ impl Inside<'_> {
         timeout: Option<Duration>,
         key: u32,
         match_info: u64,
+        answer: bool,
     ) -> Result<RequestId, Error> {
         let timeout_ms = timeout.map(|t| t.as_millis().min(u128::from(u32::MAX)) as u32);
         // An introduction may be waiting: it may be the very peer that is wanted.
         self.core.take_events();
-        let request = self.core.iconnect(target, None, timeout_ms, Some(key))?;
+        let target = target.clone();
+        let wish = Wish { target, road: None, timeout_ms, key: Some(key), answer };
+        let request = self.core.iconnect(wish)?;
         self.core.machine.label(request, match_info)?;
         Ok(request)
     }
@@ -261,6 +267,11 @@ impl Inside<'_> {
     #[must_use]
     pub fn peer_numbered(&self, number: u32) -> Option<PeerId> {
         self.core.peers.live_peer(|info| info.number == number)
+    }
+
+    /// Sends may wait for a peer for as long as there are requests for them.
+    pub fn queue_every_send(&mut self) {
+        self.core.machine.queue_every_send();
     }
 
     /// Receives that name no source wait for peers to come, even when the last one has died.

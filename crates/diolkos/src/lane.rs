@@ -85,6 +85,11 @@ impl ShmLane {
         self.producer.reclaim();
     }
 
+    /// Whether the peer has taken its end of the channel in: it has a wish for the window then.
+    pub fn is_taken_in(&self) -> bool {
+        self.producer.window_wish() != 0
+    }
+
     /// Asks the peer to rotate its bulk payload over `window` bytes.
     pub fn ask_window(&self, window: u64) {
         self.consumer.ask_window(window);

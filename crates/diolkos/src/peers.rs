@@ -13,6 +13,7 @@ use diolkos_shm::sync::Ordering;
 use diolkos_shm::words::Words;
 use rustix::event::epoll;
 
+use crate::answers::Unanswered;
 use crate::calibrate::bulk_window_bytes;
 use crate::endpoint::Core;
 use crate::error::Error;
@@ -105,13 +106,21 @@ impl Token {
     }
 }
 
+/// What a connect asks for.
+pub(crate) struct Wish {
+    pub target: Target,
+    pub road: Option<Road>,
+    /// How long the backend may wait for the target to exist.
+    pub timeout_ms: Option<u32>,
+    pub key: Option<u32>,
+    /// Whether the peer itself must have answered ([`crate::answers`]).
+    pub answer: bool,
+}
+
 /// A connect that waits for its introduction.
 struct PendingConnect {
     request: RequestId,
-    target: Target,
-    road: Option<Road>,
-    timeout_ms: Option<u32>,
-    key: Option<u32>,
+    wish: Wish,
 }
 
 /// The peers of an endpoint, and how they came.
@@ -119,6 +128,7 @@ pub(crate) struct Peers {
     pub island: Box<dyn Island>,
     known: HashMap<PeerId, Peer>,
     pending: HashMap<u32, PendingConnect>,
+    pub unanswered: Unanswered,
     failures: HashMap<RequestId, IslandError>,
     next_ticket: u32,
     home: Option<Words>,
@@ -132,6 +142,7 @@ impl Peers {
             island,
             known: HashMap::new(),
             pending: HashMap::new(),
+            unanswered: Unanswered::default(),
             failures: HashMap::new(),
             next_ticket: 0,
             home,
@@ -188,6 +199,7 @@ impl Peers {
 
     /// Forgets a connect that nobody waits for any more.
     pub fn cancel_connect(&mut self, request: RequestId) {
+        self.unanswered.forget(request);
         let ticket = self.pending.iter().find(|(_, p)| p.request == request).map(|(t, _)| *t);
         if let Some(ticket) = ticket {
             self.pending.remove(&ticket);
@@ -198,16 +210,10 @@ impl Peers {
 
 impl Core {
     /// Starts an introduction; the request completes when it is done.
-    pub fn iconnect(
-        &mut self,
-        target: &Target,
-        road: Option<Road>,
-        timeout_ms: Option<u32>,
-        key: Option<u32>,
-    ) -> Result<RequestId, Error> {
+    pub fn iconnect(&mut self, wish: Wish) -> Result<RequestId, Error> {
         let request = self.machine.begin_connect()?;
         let identity = self.peers.island.identity();
-        let is_self = match target {
+        let is_self = match &wish.target {
             Target::Name(name) => *name == identity.name,
             Target::Number(number) => *number == identity.number,
         };
@@ -216,27 +222,20 @@ impl Core {
             return Ok(request);
         }
         let fits = |info: &PeerInfo| {
-            let named = match target {
+            let named = match &wish.target {
                 Target::Name(name) => info.name == *name,
                 Target::Number(number) => info.number == *number,
             };
-            named && road.is_none_or(|road| road == info.road)
+            named && wish.road.is_none_or(|road| road == info.road)
         };
         if let Some(peer) = self.peers.live_peer(fits)
-            && self.peers.has_accepted(peer, key)
+            && self.peers.has_accepted(peer, wish.key)
         {
-            self.machine.finish_connect(request, Ok(peer));
+            self.finish_or_await(request, peer, wish.answer);
             return Ok(request);
         }
-        let peers = &mut self.peers;
-        peers.next_ticket = peers.next_ticket.wrapping_add(1);
-        let ticket = peers.next_ticket;
-        if let Err(error) = peers.island.connect(ticket, target, road, timeout_ms, key) {
-            self.fail_connect(request, error);
-            return Ok(request);
-        }
-        let pending = PendingConnect { request, target: target.clone(), road, timeout_ms, key };
-        self.peers.pending.insert(ticket, pending);
+        self.peers.next_ticket = self.peers.next_ticket.wrapping_add(1);
+        self.issue(self.peers.next_ticket, PendingConnect { request, wish });
         Ok(request)
     }
 
@@ -265,8 +264,8 @@ impl Core {
                     if let Some(pending) = pending {
                         match result {
                             Ok(peer) => {
-                                self.peers.note_accepted(peer, pending.key);
-                                self.machine.finish_connect(pending.request, Ok(peer));
+                                self.peers.note_accepted(peer, pending.wish.key);
+                                self.finish_or_await(pending.request, peer, pending.wish.answer);
                             }
                             Err(error) => self.fail_connect(pending.request, error),
                         }
@@ -305,30 +304,31 @@ impl Core {
         let Some(pending) = self.peers.pending.remove(&ticket) else { return };
         match self.peers.live_peer(|info| info.channel == channel) {
             Some(peer) => match self.peers.info(peer).map(|info| info.road) {
-                Some(road) if pending.road.is_some_and(|wanted| wanted != road) => {
+                Some(road) if pending.wish.road.is_some_and(|wanted| wanted != road) => {
                     let what = format!("connected by the {road} road already; disconnect first");
                     self.fail_connect(pending.request, IslandError::Busy { what });
                 }
                 _ => {
-                    self.peers.note_accepted(peer, pending.key);
-                    self.machine.finish_connect(pending.request, Ok(peer));
+                    self.peers.note_accepted(peer, pending.wish.key);
+                    self.finish_or_await(pending.request, peer, pending.wish.answer);
                 }
             },
             None => {
                 // The channel ended on our side and the backend has not heard of it: once more.
                 self.peers.island.disconnect(channel);
-                self.reissue(ticket, pending);
+                self.issue(ticket, pending);
             }
         }
     }
 
-    fn reissue(&mut self, ticket: u32, pending: PendingConnect) {
-        let PendingConnect { ref target, road, timeout_ms, request, key } = pending;
+    /// Asks the backend for an introduction, perhaps once more.
+    fn issue(&mut self, ticket: u32, pending: PendingConnect) {
+        let Wish { ref target, road, timeout_ms, key, .. } = pending.wish;
         match self.peers.island.connect(ticket, target, road, timeout_ms, key) {
             Ok(()) => {
                 self.peers.pending.insert(ticket, pending);
             }
-            Err(error) => self.fail_connect(request, error),
+            Err(error) => self.fail_connect(pending.request, error),
         }
     }
 
@@ -336,7 +336,7 @@ impl Core {
         self.peers.home = self.peers.island.home().map(|region| Words::new(region.clone()));
         self.watch_island();
         for (ticket, pending) in std::mem::take(&mut self.peers.pending) {
-            self.reissue(ticket, pending);
+            self.issue(ticket, pending);
         }
         self.publish_counters();
     }
@@ -397,6 +397,10 @@ impl Core {
             Peer { info, doorbell, liveness: ends.liveness, counter_line, accepted_key: None },
         );
         self.share_pool();
+        // The wish that was just stored is the answer that the peer may be sleeping for.
+        if let Some(lane) = self.machine.lane_mut(peer) {
+            lane.ring();
+        }
         self.publish_counters();
         Ok(peer)
     }

@@ -407,8 +407,7 @@ impl Endpoint {
         }
         let ready = result?;
         let handled = core.handle(&ready);
-        let worked = core.machine.poll_all();
-        core.bury();
+        let worked = core.look_at_all();
         if handled || worked {
             core.quiet_begins();
             self.after(core);
@@ -452,7 +451,7 @@ impl Endpoint {
             if !events.is_empty() || late || self.is_closed() {
                 return Ok(events);
             }
-            if (lost && core.take_events()) || (may_miss && core.machine.poll_all()) {
+            if (lost && core.take_events()) || (may_miss && core.look_at_all()) {
                 return Ok(events);
             }
             if !core.quiet.reclaimed && core.quiet_for() >= RECLAIM_AFTER {
@@ -579,8 +578,7 @@ impl Endpoint {
     fn unwatch(&self, core: &mut Guard<'_, Core>) {
         core.lower_sleep();
         let handled = core.check_descriptors();
-        let worked = core.machine.poll_all();
-        core.bury();
+        let worked = core.look_at_all();
         self.run_handlers(core);
         if handled || worked {
             self.after(core);
@@ -610,7 +608,7 @@ impl Core {
     /// One look at the rings, the backend's attention word included.
     #[inline(always)]
     pub(crate) fn look(&mut self) -> bool {
-        let worked = self.machine.poll();
+        let mut worked = self.machine.poll();
         if worked {
             self.counters_due = true;
             self.polls_with_work += 1;
@@ -623,9 +621,9 @@ impl Core {
         }
         if self.peers.attention() {
             self.take_events();
-            return true;
+            worked = true;
         }
-        worked
+        self.take_answers() || worked
     }
 
     /// Everything that a look leaves out: descriptors, deaths, the backend, closing flags. Tells
@@ -643,8 +641,7 @@ impl Core {
         }
         let handled = self.check_descriptors();
         let came = self.take_events();
-        let worked = self.machine.poll_all();
-        self.bury();
+        let worked = self.look_at_all();
         handled || came || worked
     }
 
@@ -691,9 +688,14 @@ impl Core {
             }
         }
         Barrier::of_this_process().heavy();
-        let came = self.machine.poll_all();
+        self.look_at_all()
+    }
+
+    /// Looks at the rings of every peer, and at what else a peer can say by itself.
+    fn look_at_all(&mut self) -> bool {
+        let worked = self.machine.poll_all();
         self.bury();
-        came
+        self.take_answers() || worked
     }
 
     /// Lowers the flags, unless somebody else of this process still relies on them.

@@ -62,15 +62,25 @@ fn failed_request(port: &Port, face: Face, failed: Code, what: &str) -> Code {
     }
 }
 
-/// The request that a handle means.
+/// The request that a handle means, if it is one of this port.
 ///
 /// # Safety
 /// `request` is null or points to a handle.
 #[inline(always)]
-unsafe fn request_of(request: *mut RequestHandle) -> Found<RequestId> {
+unsafe fn request_of(port: &Port, request: *mut RequestHandle) -> Found<RequestId> {
+    // SAFETY: as the caller says.
+    let handle = unsafe { request.as_ref() }.ok_or(codes::BAD_REQUEST)?;
+    // SAFETY: as the caller says.
+    unsafe { id_of(port, *handle) }
+}
+
+/// # Safety
+/// `handle` is null or one of this library.
+#[inline(always)]
+pub unsafe fn id_of(port: &Port, handle: RequestHandle) -> Found<RequestId> {
     // SAFETY: as the caller says; records stay readable while their port is there.
-    let record = unsafe { request.as_ref().and_then(|handle| handle.as_ref()) };
-    record.map(|record| record.id).ok_or(codes::BAD_REQUEST)
+    let id = unsafe { handle.as_ref() }.map(|record| record.id).ok_or(codes::BAD_REQUEST)?;
+    port.records.has(handle, id).then_some(id).ok_or(codes::BAD_REQUEST)
 }
 
 /// Frees a request that is complete: how it ended, or the code of why it cannot be asked for.
@@ -107,7 +117,7 @@ pub unsafe fn one(
 ) -> Code {
     let Some(port) = Port::at(handle) else { return fail(None, codes::BAD_ENDPOINT, what) };
     // SAFETY: as the caller says.
-    let id = match unsafe { request_of(request) } {
+    let id = match unsafe { request_of(port, request) } {
         Ok(id) => id,
         Err(code) => return fail(Some(port), code, what),
     };
@@ -228,7 +238,7 @@ pub unsafe fn cancel(
 ) -> Code {
     let Some(port) = Port::at(handle) else { return fail(None, codes::BAD_ENDPOINT, what) };
     // SAFETY: as the caller says.
-    let id = match unsafe { request_of(request) } {
+    let id = match unsafe { request_of(port, request) } {
         Ok(id) => id,
         Err(code) => return fail(Some(port), code, what),
     };
@@ -276,7 +286,7 @@ fn try_cancel(
 pub unsafe fn forget(handle: EndpointHandle, request: *mut RequestHandle, what: &str) -> Code {
     let Some(port) = Port::at(handle) else { return fail(None, codes::BAD_ENDPOINT, what) };
     // SAFETY: as the caller says.
-    let id = match unsafe { request_of(request) } {
+    let id = match unsafe { request_of(port, request) } {
         Ok(id) => id,
         Err(code) => return fail(Some(port), code, what),
     };
@@ -308,7 +318,7 @@ pub unsafe fn buffered(
 ) -> Code {
     let Some(port) = Port::at(handle) else { return fail(None, codes::BAD_ENDPOINT, what) };
     // SAFETY: as the caller says.
-    let id = match unsafe { request_of(request) } {
+    let id = match unsafe { request_of(port, request) } {
         Ok(id) => id,
         Err(code) => return fail(Some(port), code, what),
     };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Connecting and disconnecting.
 //!
-//! The backend introduces; it answers at once, whether the endpoint is there or not, as MX does.
+//! The backend introduces; it says at once that an endpoint is not there. One that is there must
+//! answer itself, and a connect waits for that, as in MX.
 
 use std::ffi::c_void;
 
@@ -11,7 +12,7 @@ use crate::address;
 use crate::board;
 use crate::codes;
 use crate::complete::take;
-use crate::endpoint::{ENDPOINTS_MAX, Port};
+use crate::endpoint::{ENDPOINTS_MAX, Port, is_of_this_process};
 use crate::errors::fail;
 use crate::request::{Kind, Record};
 use crate::send::finish_posting;
@@ -42,7 +43,9 @@ fn begin(
     };
     let id = if code == codes::SUCCESS {
         let target = Target::Number(wish.endpoint_id);
-        inside.iconnect(&target, Some(std::time::Duration::ZERO), wish.key, match_info)?
+        // An endpoint of this very process is there; and whoever would answer may be this thread.
+        let answer = !is_of_this_process(wish.endpoint_id);
+        inside.iconnect(&target, Some(std::time::Duration::ZERO), wish.key, match_info, answer)?
     } else {
         inside.add_ended(Status {
             code: StatusCode::Success,
@@ -104,7 +107,10 @@ fn connect(port: &Port, wish: &Wish, limit: Limit) -> Result<Addr, Code> {
             // It may have been answered just now; then it is as if it had not.
             let _ = port.core.inside(|inside| match inside.cancel(id, false) {
                 Ok(true) => {}
-                Ok(false) | Err(_) => inside.forget(id),
+                Ok(false) | Err(_) => {
+                    inside.forget(id);
+                    let _ = inside.take_failure(id);
+                }
             });
             Err(codes::TIMEOUT)
         }

@@ -69,6 +69,14 @@ pub struct Port {
 
 static CLOSED_PORTS: Mutex<VecDeque<ClosedPort>> = Mutex::new(VecDeque::new());
 
+/// The numbers of the endpoints that this process has open.
+static OPEN_NUMBERS: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Whether this process has the endpoint of that number open.
+pub fn is_of_this_process(number: u32) -> bool {
+    OPEN_NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).contains(&number)
+}
+
 struct ClosedPort(*mut Port);
 // SAFETY: a port that is closed is only read, and freed by whoever takes it out of the list.
 unsafe impl Send for ClosedPort {}
@@ -145,7 +153,11 @@ fn open(board: u32, id: u32, key: u32, params: Params) -> Result<*mut Port, Code
         ..OpenOptions::default()
     };
     let core = if id == ANY { open_any(options)? } else { open_one(&options)? };
-    core.inside(|inside| inside.receives_outlive_peers()).map_err(|_| codes::BAD_ENDPOINT)?;
+    core.inside(|inside| {
+        inside.receives_outlive_peers();
+        inside.queue_every_send();
+    })
+    .map_err(|_| codes::BAD_ENDPOINT)?;
     let port = Port {
         state: AtomicU32::new(OPEN),
         flags: AtomicU32::new(0),
@@ -163,6 +175,7 @@ fn open(board: u32, id: u32, key: u32, params: Params) -> Result<*mut Port, Code
         key,
     };
     port.error_handler.replace(params.error_handler);
+    OPEN_NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).push(port.number());
     let port = Box::into_raw(Box::new(port));
     if environment::has_progression() {
         // SAFETY: just made; freed only after its thread has ended.
@@ -202,7 +215,7 @@ fn open_one(options: &OpenOptions) -> Result<Endpoint, Code> {
 
 fn open_code(options: &OpenOptions, error: &Error) -> Code {
     let Error::Introduction(refusal) = error else {
-        eprintln!("diolkos: {error}");
+        tell!("diolkos: {error}");
         return codes::NO_RESOURCES;
     };
     let code = match refusal {
@@ -217,9 +230,9 @@ fn open_code(options: &OpenOptions, error: &Error) -> Code {
         _ => codes::BAD_BAD_BAD,
     };
     // What no code can say: why there is no backend, or which limit it is.
-    eprintln!("diolkos: {error}");
+    tell!("diolkos: {error}");
     if let Some(hint) = refusal.hint() {
-        eprintln!("diolkos: hint: {hint}");
+        tell!("diolkos: hint: {hint}");
     }
     code
 }
@@ -238,6 +251,8 @@ fn close(handle: EndpointHandle) -> Result<(), Code> {
         // The parent's: its thread and its peers are not ours to end.
         return Ok(());
     }
+    let number = port.number();
+    OPEN_NUMBERS.lock().unwrap_or_else(PoisonError::into_inner).retain(|open| *open != number);
     port.wakeups.fetch_add(1, Ordering::AcqRel);
     port.core.close();
     port.progression.end(port);

@@ -69,7 +69,7 @@ pub fn fail(port: Option<&Port>, code: Code, what: &str) -> Code {
     let reason = codes::return_text(code).to_string_lossy();
     let text = CString::new(format!("{what}: {reason}")).unwrap_or_default();
     if environment::is_verbose() {
-        eprintln!("diolkos: {what}: {reason} ({code})");
+        tell!("diolkos: {what}: {reason} ({code})");
     }
     // SAFETY: the program's own function, called as it was declared to be, with a string that lives
     // until it returns.
@@ -83,7 +83,7 @@ unsafe extern "C" fn errors_are_fatal(text: *mut c_char, code: Code) -> Code {
         // SAFETY: handlers are called with a string that ends with a zero.
         unsafe { CStr::from_ptr(text) }.to_string_lossy()
     };
-    eprintln!("diolkos: fatal error {code} in the MX interface: {shown}");
+    tell!("diolkos: fatal error {code} in the MX interface: {shown}");
     // SAFETY: `exit` may be called anywhere; no lock of ours is held.
     unsafe { libc::exit(-1) }
 }

@@ -76,7 +76,7 @@ fn boxed_handler(registered: Registered, handler: UnexpectedHandler) -> Handler 
             CONTINUE => HandlerAction::Continue,
             FINISHED => HandlerAction::Finished,
             other => {
-                eprintln!("diolkos: the unexpected handler returned {other}, which means nothing");
+                tell!("diolkos: the unexpected handler returned {other}, which means nothing");
                 std::process::abort()
             }
         }

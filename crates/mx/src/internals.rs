@@ -10,8 +10,9 @@ use crate::endpoint::Port;
 use crate::errors::fail;
 use crate::types::{Addr, Code, EndpointHandle, MapperState, RequestHandle};
 
-/// What a board's handle is: there is no descriptor behind it.
-const BOARD_HANDLE: c_int = -1;
+/// What a board's handle is. There is no descriptor behind it, so it is a number that no descriptor has
+/// (a program may close it) and that none of them takes for a failure.
+const BOARD_HANDLE: c_int = 0x6d78_0000;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn mx_open_board(board: c_int, handle: *mut c_int) -> Code {

@@ -18,7 +18,15 @@
 //! ```
 //!
 //! A program that breaks the rules of C (a dangling handle, a buffer that is gone) gets what C
-//! programs get. Null pointers and handles of closed endpoints are found.
+//! programs get. Null pointers, handles of closed endpoints and requests of other ones are found.
+
+/// As `eprintln`, which panics when nobody reads the standard error any more.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
 
 mod address;
 mod board;

@@ -30,8 +30,8 @@ fn init(api: c_int, what: &str) -> Code {
     if environment::backend_command().is_empty()
         && let Err(error) = diolkos_island::process::query_info(None)
     {
-        eprintln!("diolkos: {error}, and there is no `diolkos` on the PATH that could start one");
-        eprintln!("diolkos: hint: set DIOLKOS_BACKEND_COMMAND, or run `diolkos backend`");
+        tell!("diolkos: {error}, and there is no `diolkos` on the PATH that could start one");
+        tell!("diolkos: hint: set DIOLKOS_BACKEND_COMMAND, or run `diolkos backend`");
         return fail(None, codes::NO_DEV, what);
     }
     if INITIALIZED.swap(true, Ordering::AcqRel) {

@@ -78,6 +78,14 @@ impl Records {
         unsafe { chunk.add(index % CHUNK) }
     }
 
+    /// Whether a handle is of this port: the number of its request leads back to it.
+    #[inline(always)]
+    pub fn has(&self, handle: *const Record, id: RequestId) -> bool {
+        let index = id.to_raw() as u32 as usize;
+        let chunk = self.chunks[index / CHUNK % CHUNKS].load(Ordering::Acquire);
+        std::ptr::eq(chunk.wrapping_add(index % CHUNK), handle)
+    }
+
     /// Enters the record of a new request. Called inside the endpoint.
     #[inline]
     pub fn enter(&self, record: Record) -> *mut Record {

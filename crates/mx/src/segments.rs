@@ -5,6 +5,7 @@
 //! that is not empty is such a stretch; any other is gathered into private memory when it is sent,
 //! or scattered from there when the receive is told to be complete.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::ptr::null_mut;
 
 use diolkos::{Sink, Source};
@@ -103,13 +104,13 @@ fn pieces(list: &[Segment], is_receive: bool) -> Result<Stretch, Code> {
         return Err(codes::NO_RESOURCES);
     }
     let length = length.min(u64::from(u32::MAX)) as usize;
+    if is_receive {
+        let bytes = zeroed(length).ok_or(codes::NO_RESOURCES)?;
+        return Ok(Stretch::Pieces(Box::new(Staging { bytes, targets: list.to_vec() })));
+    }
     let mut bytes = Vec::new();
     if bytes.try_reserve_exact(length).is_err() {
         return Err(codes::NO_RESOURCES);
-    }
-    if is_receive {
-        bytes.resize(length, 0);
-        return Ok(Stretch::Pieces(Box::new(Staging { bytes, targets: list.to_vec() })));
     }
     for segment in list.iter().filter(|segment| segment.length > 0) {
         // SAFETY: the program's buffer, not null, readable while it posts the send.
@@ -118,6 +119,16 @@ fn pieces(list: &[Segment], is_receive: bool) -> Result<Stretch, Code> {
         });
     }
     Ok(Stretch::Pieces(Box::new(Staging { bytes, targets: Vec::new() })))
+}
+
+/// So many zeros, of which the system makes present only what is written: a receive may have room for
+/// far more than it will ever get.
+fn zeroed(length: usize) -> Option<Vec<u8>> {
+    let layout = Layout::array::<u8>(length).ok().filter(|layout| layout.size() > 0)?;
+    // SAFETY: the layout has a size.
+    let bytes = unsafe { alloc_zeroed(layout) };
+    // SAFETY: so many bytes of the global allocator, all of them zeros.
+    (!bytes.is_null()).then(|| unsafe { Vec::from_raw_parts(bytes, length, length) })
 }
 
 impl Stretch {

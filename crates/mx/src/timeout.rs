@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use diolkos::{Inside, RequestId};
 
 use crate::codes;
+use crate::complete::id_of;
 use crate::endpoint::{Port, flag};
 use crate::errors::fail;
 use crate::request::{self, Kind};
@@ -55,7 +56,7 @@ impl Chores {
     pub fn note(&self, port: &Port, inside: &Inside<'_>, id: RequestId) {
         let ms = self.default_ms.load(Ordering::Relaxed);
         if ms != 0 && inside.is_complete(id).is_ok_and(|complete| !complete) {
-            self.time(port, id, ms);
+            self.add(port, Chore::Timed(id, after(ms)));
         }
     }
 
@@ -65,9 +66,13 @@ impl Chores {
         self.default_ms.load(Ordering::Relaxed) != 0
     }
 
+    /// Sets or replaces the time of a request; 0 takes it away.
     fn time(&self, port: &Port, id: RequestId, ms: u32) {
-        let due = Instant::now() + Duration::from_millis(u64::from(ms));
-        self.add(port, Chore::Timed(id, due));
+        self.lock().retain(|chore| !matches!(chore, Chore::Timed(timed, _) if *timed == id));
+        if ms == 0 {
+            return;
+        }
+        self.add(port, Chore::Timed(id, after(ms)));
     }
 
     /// Does what is due.
@@ -107,6 +112,10 @@ impl Chores {
     }
 }
 
+fn after(ms: u32) -> Instant {
+    Instant::now() + Duration::from_millis(u64::from(ms))
+}
+
 fn end(port: &Port, inside: &mut Inside<'_>, id: RequestId) {
     // SAFETY: a place of a chunk; inside the endpoint nobody writes it.
     match unsafe { (*port.records.at(id)).kind } {
@@ -120,18 +129,18 @@ fn end(port: &Port, inside: &mut Inside<'_>, id: RequestId) {
     }
 }
 
-/// Sets the time of a request, or of all to come.
+/// Sets the time of a request, or of all to come; 0 is for ever.
 pub fn set(handle: EndpointHandle, request: RequestHandle, ms: u32, what: &str) -> Code {
     let Some(port) = Port::at(handle) else { return fail(None, codes::BAD_ENDPOINT, what) };
     if request.is_null() {
         port.chores.default_ms.store(ms, Ordering::Relaxed);
         return codes::SUCCESS;
     }
-    if ms == 0 {
-        return codes::SUCCESS;
-    }
     // SAFETY: a handle of this library, by the contract of the interface.
-    let id = unsafe { (*request).id };
+    let id = match unsafe { id_of(port, request) } {
+        Ok(id) => id,
+        Err(code) => return fail(Some(port), code, what),
+    };
     let set = port.core.inside(|inside| match inside.is_complete(id) {
         Ok(true) => Ok(()),
         Ok(false) => {

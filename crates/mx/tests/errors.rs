@@ -130,6 +130,30 @@ fn segments() {
 }
 
 #[test]
+fn a_receive_of_a_terabyte_takes_what_comes() {
+    let _library = library();
+    let a = open();
+    let mut room = [0_u8; 4];
+    // The same room over and over: no message comes that would use more than the first.
+    let mut list = [Segment { base: room.as_mut_ptr().cast(), length: u32::MAX }; 256];
+    list[0].length = 4;
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let before = resident();
+    let mut request = null_mut();
+    // SAFETY: pointers to live values; the message is as long as the first segment.
+    let code = unsafe { mx_irecv(a.0, list.as_ptr(), 256, 1, ALL, null_mut(), &mut request) };
+    assert_eq!(code, 0);
+    assert!(resident() < before + (64 << 20), "memory for a message that has not come");
+    let mut send = a.isend(b"four", a.addr(), 1, 0);
+    assert_eq!(a.wait(&mut request).xfer_length, 4);
+    a.wait(&mut send);
+    assert_eq!(&room, b"four");
+}
+
+#[test]
 fn requests_that_are_none() {
     let _library = library();
     let a = open();
@@ -162,6 +186,34 @@ fn requests_that_are_none() {
         assert_eq!(result, 1);
     }
     a.wait(&mut send);
+}
+
+#[test]
+fn requests_of_another_endpoint() {
+    let _library = library();
+    let (a, b) = (open(), open());
+    let mut rooms = [[0; 1]; 2];
+    // The same places in both tables, and the same names.
+    let mut ours = a.irecv(&mut rooms[0], 1, ALL, 0);
+    let mut theirs = b.irecv(&mut rooms[1], 1, ALL, 0);
+    let mut stranger = theirs;
+    let mut result = 9;
+    // SAFETY: pointers to live values.
+    unsafe {
+        assert_eq!(mx_test(a.0, &mut stranger, null_mut(), &mut result), 13);
+        assert_eq!(mx_wait(a.0, &mut stranger, 1, null_mut(), &mut result), 13);
+        assert_eq!(mx_cancel(a.0, &mut stranger, &mut result), 13);
+        assert_eq!(omx_cancel_notest(a.0, &mut stranger, &mut result), 13);
+        assert_eq!(mx_ibuffered(a.0, &mut stranger, &mut result), 13);
+        assert_eq!(mx_forget(a.0, &mut stranger), 13);
+        assert_eq!(mx_set_request_timeout(a.0, stranger, 1), 13);
+    }
+    assert_eq!(stranger, theirs);
+    for (ep, request) in [(&a, &mut ours), (&b, &mut theirs)] {
+        let mut send = ep.isend(b"x", ep.addr(), 1, 0);
+        assert_eq!(ep.wait(request).xfer_length, 1);
+        ep.wait(&mut send);
+    }
 }
 
 #[test]

@@ -148,6 +148,52 @@ fn closing_ends_waits() {
 }
 
 #[test]
+fn an_endpoint_may_be_closed_under_the_calls_of_other_threads() {
+    /// Calls of every kind, until one says that there is no endpoint.
+    fn call_until_closed(ep: Endpoint, own: Addr) {
+        let mut room = [0_u8; 8];
+        let segment = Segment { base: room.as_mut_ptr().cast(), length: 8 };
+        let (mut request, mut result) = (null_mut(), 0);
+        let mut addr = Addr::default();
+        for turn in 0_u64.. {
+            // SAFETY: pointers to live values; the buffer is not used after the endpoint is closed.
+            let code = unsafe {
+                match turn % 6 {
+                    0 => mx_isend(ep, &segment, 1, own, turn % 3, null_mut(), null_mut()),
+                    1 => mx_irecv(ep, &segment, 1, turn % 3, ALL, null_mut(), &mut request),
+                    2 => match mx_cancel(ep, &mut request, &mut result) {
+                        // It has its message already, or another thread has completed it.
+                        0 | 13 => mx_forget(ep, &mut request).min(0),
+                        code => code,
+                    },
+                    3 => mx_test_any(ep, 0, 0, null_mut(), &mut result),
+                    4 => mx_connect(ep, nic(), id_of(own), KEY, 1, &mut addr),
+                    _ => mx_set_request_timeout(ep, null_mut(), (turn % 2) as u32),
+                }
+            };
+            if code == 9 {
+                return;
+            }
+            assert!([0, 15, 30].contains(&code), "call {} returned {code}", turn % 6);
+        }
+    }
+    let _library = library();
+    for _ in 0..40 {
+        let a = std::mem::ManuallyDrop::new(open());
+        let own = a.addr();
+        let shared = Shared(a.0);
+        let callers = [(); 3].map(|()| thread::spawn(move || call_until_closed(shared.get(), own)));
+        let closers = [(); 2].map(|()| thread::spawn(move || mx_close_endpoint(shared.get())));
+        let mut codes = closers.map(|closer| closer.join().unwrap());
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 9]);
+        for caller in callers {
+            caller.join().unwrap();
+        }
+    }
+}
+
+#[test]
 fn what_is_cancelled_is_freed_or_stays() {
     let _library = library();
     let a = open();

@@ -7,7 +7,8 @@ pub const EAGER_BYTES_MAX: usize = 64 << 10;
 pub const CREDIT_BYTES: u64 = 1 << 20;
 /// Unreceived messages (eager or announced) that one peer may have outstanding at a receiver.
 pub const CREDIT_MESSAGES: u64 = 1024;
-/// Sends that may wait for room towards one peer; one more is refused.
+/// Sends that may wait for room towards one peer; one more is refused. Doors whose programs cannot be
+/// told so have no limit but that of requests (`Machine::queue_every_send`).
 pub const QUEUED_SENDS_MAX: usize = 4096;
 /// Requests that one endpoint may have at a time.
 pub const REQUESTS_MAX: usize = 1 << 20;

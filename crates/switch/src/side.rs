@@ -42,6 +42,8 @@ pub struct Side {
     barrier: Barrier,
     /// Bytes and messages of credit that the endpoint has given back so far.
     credits_seen: (u64, u64),
+    /// The other endpoint's wish for the window, as this one was told.
+    wish_told: u64,
     /// Rings the endpoint, and is rung by it.
     pub doorbell: Doorbell,
     /// Readable once the endpoint's process is gone.
@@ -67,13 +69,14 @@ impl Side {
             peer_sleep: PeerSleep::new(incoming),
             barrier: Barrier::of_this_process(),
             credits_seen: (0, 0),
+            wish_told: 0,
             doorbell: ends.doorbell,
             liveness: ends.liveness,
         })
     }
 
     /// Moves what is there from this side to `to`, as far as there is room and for one turn, and
-    /// credit the other way. Returns whether anything moved.
+    /// credit and wishes the other way. Returns whether anything moved.
     ///
     /// # Errors
     /// [`Fault`] of either endpoint.
@@ -86,6 +89,7 @@ impl Side {
         if bytes > 0 || messages > 0 {
             self.consumer.return_credits(bytes, messages);
         }
+        self.pass_wish(to.producer.window_wish());
         let told = self.consumer.tell();
         if told {
             self.barrier.light();
@@ -119,6 +123,20 @@ impl Side {
             }
         }
         Ok(CELLS_PER_TURN)
+    }
+
+    /// Tells this endpoint what the other one wishes. The first wish says that the other has taken
+    /// its channel in, which this one may be sleeping for; later ones wake nobody.
+    fn pass_wish(&mut self, wish: u64) {
+        if wish == self.wish_told || wish == 0 {
+            return;
+        }
+        let is_first = self.wish_told == 0;
+        self.wish_told = wish;
+        self.consumer.ask_window(wish);
+        if is_first {
+            self.ring();
+        }
     }
 
     /// Credit that the endpoint has given back since the last call.

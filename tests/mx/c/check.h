@@ -11,6 +11,7 @@
 
 #include <mx_extensions.h>
 
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -150,6 +151,16 @@ static inline void await_other(const struct other *other)
 {
     char byte;
     hear(other, &byte, 1);
+}
+
+// As await_other, with progress: the other process may be connecting to us, and without a progression
+// thread nothing but our calls answers it.
+static inline void answer_until_told(const struct other *other, mx_endpoint_t endpoint)
+{
+    struct pollfd in = {other->in, POLLIN, 0};
+    while (poll(&in, 1, 1) == 0)
+        mx_progress(endpoint);
+    await_other(other);
 }
 
 // The parent's end: the child must have ended well.

@@ -5,6 +5,7 @@
 
 #include "check.h"
 
+#include <fcntl.h>
 #include <mx_internals/mx__driver_interface.h>
 #include <mx_internals/mx__fops.h>
 #include <mx_raw.h>
@@ -16,6 +17,9 @@ static void mapper(void)
     static char bytes[4096];
 
     OK(mx_open_board(BOARD, &handle));
+    // It is no failure, and not a descriptor of something else.
+    CHECK(handle != MX__INVALID_HANDLE && handle >= 0);
+    CHECK(fcntl(handle, F_GETFD) == -1);
     memset(&state, 0, sizeof state);
     OK(mx__get_mapper_state(handle, &state));
     memset(&again, 0, sizeof again);

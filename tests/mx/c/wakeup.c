@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// mx_wakeup ends each kind of wait, of two threads at a time, as if its time had passed. The peer and the
-// backend (the argument) are stopped, so that nothing else can end them.
+// mx_wakeup ends each kind of wait, of two threads at a time, as if its time had passed. The peer is
+// stopped, so that nothing else can end them.
 
 #include "check.h"
 
@@ -78,29 +78,25 @@ static void wake(mx_endpoint_t ep, enum kind kind, struct place stopped)
         CHECK(pthread_join(waiters[i].thread, NULL) == 0);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     struct other other = split();
     struct place stopped;
     mx_endpoint_t ep;
-    pid_t backend = atoi(argc > 1 ? argv[1] : "");
 
-    CHECK(backend > 1);
     begin();
     ep = open_any();
     if (!other.pid) {
         stopped = own_place(ep);
         tell(&other, &stopped, sizeof stopped);
-        await_other(&other);
+        answer_until_told(&other, ep);
         end(ep);
         return 0;
     }
     hear(&other, &stopped, sizeof stopped);
     stop_process(other.pid);
-    stop_process(backend);
     for (int kind = 0; kind < KINDS; kind++)
         wake(ep, (enum kind)kind, stopped);
-    resume_process(backend);
     resume_process(other.pid);
     // It left nothing behind.
     CHECK(place_of(connect_to(ep, stopped)).endpoint_id == stopped.endpoint_id);

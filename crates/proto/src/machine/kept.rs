@@ -94,6 +94,11 @@ impl<L: Lane> Machine<L> {
         self.partners[partner].queue.iter().any(|send| send.request == index).then_some(peer)
     }
 
+    /// Sends may wait for a peer for as long as there are requests for them.
+    pub fn queue_every_send(&mut self) {
+        self.queued_sends_max = REQUESTS_MAX;
+    }
+
     /// Receives that name no source wait for peers to come, whoever has died (not rule 5).
     pub fn receives_outlive_peers(&mut self) {
         self.receives_outlive_peers = true;

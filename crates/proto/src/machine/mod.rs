@@ -52,6 +52,7 @@ mod send;
 
 use crate::frame::Space;
 use crate::lane::Lane;
+use crate::limits::QUEUED_SENDS_MAX;
 use crate::matching::{ContextBits, Matcher};
 
 pub use handler::{HandlerAction, HandlerCall};
@@ -256,6 +257,8 @@ pub struct Machine<L: Lane> {
     /// How often the last live peer died, and how it last did.
     last_deaths: (u64, StatusCode),
     receives_outlive_peers: bool,
+    /// Sends that may wait for one peer.
+    queued_sends_max: usize,
     handler_installed: bool,
     pending_handler: Option<Pending>,
     /// Peers that failed and that nobody has been told of yet.
@@ -276,6 +279,7 @@ impl<L: Lane> Machine<L> {
             live_partners: 0,
             last_deaths: (0, StatusCode::Success),
             receives_outlive_peers: false,
+            queued_sends_max: QUEUED_SENDS_MAX,
             handler_installed: false,
             pending_handler: None,
             departed: Vec::new(),

@@ -6,7 +6,7 @@ use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, Sent, Status, StatusCode};
 use crate::frame::Message;
 use crate::lane::{Lane, LaneFault};
-use crate::limits::{EAGER_BYTES_MAX, QUEUED_SENDS_MAX, fragment_bytes};
+use crate::limits::{EAGER_BYTES_MAX, fragment_bytes};
 
 impl<L: Lane> Machine<L> {
     /// Sends a message. Never waits.
@@ -62,7 +62,7 @@ impl<L: Lane> Machine<L> {
         done: Option<usize>,
         envelope: &Envelope,
     ) -> Result<Sent, Refusal> {
-        if self.partners[index].queue.len() >= QUEUED_SENDS_MAX {
+        if self.partners[index].queue.len() >= self.queued_sends_max {
             return Err(Refusal::Busy);
         }
         let peer = self.peer_id(index);

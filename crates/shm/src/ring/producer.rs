@@ -76,6 +76,15 @@ impl Producer {
         Ok(())
     }
 
+    /// How many bytes of the bulk area the peer wishes us to rotate over; 0 until it has taken its
+    /// end of the channel in. Anything, if the peer lies.
+    #[must_use]
+    pub fn window_wish(&self) -> u64 {
+        // ORDERING: relaxed; clamped before use, and nothing is read on the strength of it. For a
+        // sleeper that waits for it, the fences of the sleep flag order it.
+        self.incoming.load(WORD_WINDOW, Ordering::Relaxed)
+    }
+
     /// Publishes a cell with `len_bytes` of payload from `source`, inline when it fits.
     ///
     /// # Errors
@@ -210,8 +219,8 @@ impl Producer {
             return Ok(place);
         }
         self.refresh().map_err(PushError::Peer)?;
-        // ORDERING: relaxed; a wish of the peer, clamped before use. Zero is no wish.
-        let wish = self.incoming.load(WORD_WINDOW, Ordering::Relaxed);
+        // Zero is no wish.
+        let wish = self.window_wish();
         if wish != 0 {
             let left_bytes = self.area.resize(wish);
             #[cfg(not(loom))]

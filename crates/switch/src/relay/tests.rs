@@ -74,6 +74,14 @@ impl Endpoint {
         true
     }
 
+    fn ask_window(&mut self, window: u64) {
+        self.consumer.ask_window(window);
+        Barrier::of_this_process().light();
+        if self.peer_sleep.must_ring() {
+            self.doorbell.ring();
+        }
+    }
+
     /// Takes a message if one is there.
     fn try_receive(&mut self) -> Option<(u64, Vec<u8>)> {
         let cell = self.consumer.peek()?;
@@ -238,6 +246,23 @@ fn credit_comes_back_to_who_gave_it() {
         let expected = (round * 1000, round * 2);
         near.until(|near| (near.producer.credits_returned() == expected).then_some(()));
     }
+}
+
+#[test]
+fn the_first_wish_of_an_endpoint_wakes_the_other_one_that_sleeps_for_it() {
+    let (mut near, _relay, mut far) = joined(None);
+    let waiter = std::thread::spawn(move || {
+        near.until(|near| (near.producer.window_wish() == 300_000).then_some(()));
+        near
+    });
+    far.ask_window(300_000);
+    let mut near = waiter.join().unwrap();
+    // A later wish rides along with what comes anyway.
+    far.ask_window(400_000);
+    far.send(0, b"x");
+    near.receive();
+    near.until(|near| (near.producer.window_wish() == 400_000).then_some(()));
+    assert_eq!(far.producer.window_wish(), 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! What doors need in whose interface every operation has a request.
 
 use super::world::{A, B, World, anything, tag};
+use crate::limits::QUEUED_SENDS_MAX;
 use crate::machine::{Envelope, Refusal, StatusCode};
 use crate::testing::{Limits, Source};
 
@@ -55,6 +56,33 @@ fn a_send_without_room_is_stuck_and_one_that_was_announced_is_not() {
         last = w.machines[A].isend_kept(Source { number: 2, len: 8 }, to_b, &envelope(0)).unwrap();
     }
     assert_eq!(w.machines[A].stuck_send(last), Some(to_b));
+}
+
+#[test]
+fn sends_may_wait_without_a_limit_of_their_own() {
+    let mut w = World::pair();
+    let to_b = w.peer(A, B);
+    let envelope = Envelope { synchronous: true, ..Envelope::default() };
+    let source = Source { number: 1, len: 0 };
+    let mut most = 0;
+    let refusal = loop {
+        match w.machines[A].isend_kept(source, to_b, &envelope) {
+            Ok(_) => most += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    // The first ones are announced, and wait at the other end.
+    assert_eq!((refusal, most > QUEUED_SENDS_MAX), (Refusal::Busy, true));
+    w.machines[A].queue_every_send();
+    for _ in most..2 * most {
+        w.machines[A].isend_kept(source, to_b, &envelope).unwrap();
+    }
+    for _ in 0..2 * most {
+        let receive = w.receive(B, anything(), 0).request;
+        w.drive();
+        assert!(!w.is_open(B, receive));
+    }
+    assert_eq!(w.machines[A].traffic(to_b).tx_queued, 0);
 }
 
 #[test]
