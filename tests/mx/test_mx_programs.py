@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 
 import pytest
 
-from mxprograms import SOURCES, Machine, await_endpoints
+from mxprograms import PATIENCE_S, SOURCES, Machine, await_endpoints
 
 pytestmark = pytest.mark.slow
 
