@@ -30,8 +30,8 @@ LONG = 16 << 20
 # A message that is announced first, and the longest that is not.
 ANNOUNCED, EAGER = 100_000, 64 << 10
 # Cells of a ring but for two: of what is sent next two of four pieces leave, and then there is no
-# room.
-FILLERS = 510
+# room. Each is just long enough to have a line of the ring for itself.
+FILLERS, FILLER_BYTES = 510, bytes(9)
 _PR_SET_PDEATHSIG = 1
 
 Stage = Callable[[diolkos.Endpoint, diolkos.Peer, random.Random], None]
@@ -66,7 +66,7 @@ def before(ep: diolkos.Endpoint, to: diolkos.Peer, dice: random.Random) -> None:
 def between(ep: diolkos.Endpoint, to: diolkos.Peer, dice: random.Random) -> None:
     """The first pieces of an eager message have left."""
     for _ in range(FILLERS):
-        ep.send(b"", to, match=FILLER)
+        ep.send(FILLER_BYTES, to, match=FILLER)
     message = ep.isend(TEXT[:EAGER], to, match=MESSAGE)
     if message.done:
         say("the whole message has left")
