@@ -167,6 +167,15 @@ impl Inside<'_> {
         Ok(request)
     }
 
+    /// Hides a request from searches for whatever is complete: for calls that wait for one of their
+    /// own.
+    ///
+    /// # Errors
+    /// When there is no such request.
+    pub fn keep_private(&mut self, request: RequestId) -> Result<(), Error> {
+        Ok(self.core.machine.keep_private(request)?)
+    }
+
     /// Why a connect failed; told once.
     pub fn take_failure(&mut self, request: RequestId) -> Option<IslandError> {
         self.core.peers.take_failure(request)

@@ -93,7 +93,11 @@ pub unsafe fn now(
 }
 
 fn connect(port: &Port, wish: &Wish, limit: Limit) -> Result<Addr, Code> {
-    let begun = port.core.inside(|inside| begin(port, inside, wish, 0, std::ptr::null_mut()));
+    let begun = port.core.inside(|inside| {
+        let id = begin(port, inside, wish, 0, std::ptr::null_mut())?;
+        inside.keep_private(id)?;
+        Ok(id)
+    });
     let begun = begun.unwrap_or_else(|unusable| Err(unusable.into()));
     let id = begun.map_err(|error| codes::of_error(&error))?;
     let mut status = MxStatus::nothing();

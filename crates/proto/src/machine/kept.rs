@@ -57,6 +57,17 @@ impl<L: Lane> Machine<L> {
         Ok(())
     }
 
+    /// Hides a request from searches: its call waits for it by name, and another thread that asks for
+    /// whatever is complete must not get it.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] when there is no such request.
+    pub fn keep_private(&mut self, id: RequestId) -> Result<(), Refusal> {
+        let index = self.requests.check(id)?;
+        self.requests.make_private(index);
+        Ok(())
+    }
+
     /// The oldest complete request, which stays: MX's `peek`.
     #[must_use]
     pub fn oldest_complete(&mut self) -> Option<RequestId> {

@@ -48,6 +48,8 @@ pub(super) struct Slot<L: Lane> {
     generation: u32,
     /// Free it when it completes; nobody will ask.
     pub forgotten: bool,
+    /// Only its name finds it, and no search: a call waits for it that the program knows nothing of.
+    private: bool,
     /// The multi-receive that this receive is a part of, and where its data lies there.
     pub parent: Option<(u32, usize)>,
     pub status: Status,
@@ -110,6 +112,7 @@ impl<L: Lane> Requests<L> {
         let Body::Free { next } = slot.body else { unreachable!("a used slot on the free list") };
         self.free = next;
         slot.forgotten = false;
+        slot.private = false;
         slot.parent = None;
         slot.status = status;
         slot.body = body;
@@ -123,6 +126,7 @@ impl<L: Lane> Requests<L> {
         self.slots.push(Slot {
             generation: 1,
             forgotten: false,
+            private: false,
             parent: None,
             status: Status::of(PeerId::SELF, &Envelope::default(), 0),
             body: Body::Free { next: self.free },
@@ -252,9 +256,15 @@ impl<L: Lane> Requests<L> {
         slot.body = Body::Complete { previous: NONE, next: NONE };
         slot.order = self.completions;
         self.completions += 1;
-        if self.listed {
+        if self.listed && !slot.private {
             self.link(index);
         }
+    }
+
+    /// Hides a request from searches.
+    pub fn make_private(&mut self, index: u32) {
+        self.unlink(index);
+        self.slots[index as usize].private = true;
     }
 
     /// A request that is complete from the start.
@@ -281,9 +291,11 @@ impl<L: Lane> Requests<L> {
         if std::mem::replace(&mut self.listed, true) {
             return;
         }
-        let is_complete =
-            |index: &u32| matches!(self.slots[*index as usize].body, Body::Complete { .. });
-        let mut complete: Vec<u32> = (0..self.slots.len() as u32).filter(is_complete).collect();
+        let is_findable = |index: &u32| {
+            let slot = &self.slots[*index as usize];
+            matches!(slot.body, Body::Complete { .. }) && !slot.private
+        };
+        let mut complete: Vec<u32> = (0..self.slots.len() as u32).filter(is_findable).collect();
         complete.sort_unstable_by_key(|index| self.slots[*index as usize].order);
         for index in complete {
             self.link(index);
@@ -361,7 +373,7 @@ impl<L: Lane> Requests<L> {
 
     #[inline(always)]
     fn unlink(&mut self, index: u32) {
-        if self.listed {
+        if self.listed && !self.slots[index as usize].private {
             self.unlink_listed(index);
         }
     }

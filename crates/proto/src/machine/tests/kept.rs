@@ -45,6 +45,30 @@ fn a_cancelled_request_may_stay_and_is_complete() {
 }
 
 #[test]
+fn a_private_request_is_found_by_its_name_only() {
+    let mut w = World::pair();
+    let machine = &mut w.machines[A];
+    for searched_before in [false, true] {
+        let early = machine.begin_connect().unwrap();
+        machine.finish_connect(early, Err(StatusCode::Refused));
+        machine.keep_private(early).unwrap();
+        let late = machine.begin_connect().unwrap();
+        machine.keep_private(late).unwrap();
+        machine.finish_connect(late, Err(StatusCode::Refused));
+        let public = machine.begin_connect().unwrap();
+        machine.finish_connect(public, Err(StatusCode::Refused));
+        assert_eq!(machine.oldest_complete(), Some(public), "{searched_before}");
+        let (found, _) = machine.test_matching(0, 0).unwrap().unwrap();
+        assert_eq!(found, public);
+        assert!(machine.test_matching(0, 0).unwrap().is_none());
+        for request in [late, early] {
+            assert_eq!(machine.test(request).unwrap().unwrap().code, StatusCode::Refused);
+        }
+        assert_eq!(machine.request_count(), 0);
+    }
+}
+
+#[test]
 fn a_send_without_room_is_stuck_and_one_that_was_announced_is_not() {
     let mut w = World::new(2, NARROW);
     let to_b = w.peer(A, B);
