@@ -76,8 +76,13 @@ pub fn partition() -> String {
     env::var("DIOLKOS_PARTITION").unwrap_or_else(|_| "default".into())
 }
 
-/// What starts a backend; empty when there is nothing that could.
+/// What starts a backend; empty when there is nothing that could. A program with more rights than
+/// whoever started it (set-user-ID) starts none: its environment is not its own.
 pub fn backend_command() -> Vec<OsString> {
+    // SAFETY: reads a word that the kernel gave the process.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return Vec::new();
+    }
     if let Ok(command) = env::var("DIOLKOS_BACKEND_COMMAND") {
         return command.split_whitespace().map(OsString::from).collect();
     }
