@@ -27,6 +27,7 @@ mod lane;
 mod lock;
 mod peers;
 mod wait;
+mod watch;
 
 pub use calibrate::bulk_window_bytes;
 pub use diolkos_island::{Identity, IslandError, Road, Target, system_hint};
@@ -39,5 +40,5 @@ pub use endpoint::{Endpoint, Handler, OpenOptions};
 pub use error::Error;
 pub use inside::{Inside, NoRequest, Unusable};
 pub use peers::{Counters, PeerInfo};
-pub use wait::Doze;
 pub use wait::Received;
+pub use watch::Doze;

@@ -39,7 +39,7 @@ const IDLE_POLLS_PER_CHECK: u32 = 32;
 /// Least time between two slow checks of a program that only tests, in nanoseconds.
 const SLOW_CHECK_NS: u64 = 1_000_000;
 /// After this long asleep, idle bulk memory is given back.
-const RECLAIM_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RECLAIM_AFTER: Duration = Duration::from_secs(1);
 /// A sleeper that may not use `membarrier` cannot fence a peer that may: a ring could be missed, so it
 /// looks by itself this often.
 const LOST_RING_CHECK: Duration = Duration::from_millis(5);
@@ -55,10 +55,10 @@ const EVENTS_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
     /// `polls_with_work` when the quiet began.
-    polls_with_work: u64,
+    pub polls_with_work: u64,
     since_ns: u64,
     /// Idle memory has been given back since.
-    reclaimed: bool,
+    pub reclaimed: bool,
 }
 
 /// Why a spin ended.
@@ -479,129 +479,6 @@ impl Endpoint {
             }
         }
     }
-
-    /// Gives idle memory back when nothing has happened for a while, and says after how long to ask
-    /// again, or `None` once it has: for event loops, which sleep where nobody sees it.
-    ///
-    /// # Errors
-    /// [`Error`] when the endpoint cannot be used.
-    pub fn rest(&self) -> Result<Option<Duration>, Error> {
-        let mut core = self.lock()?;
-        if core.quiet.polls_with_work != core.polls_with_work {
-            core.quiet_begins();
-        }
-        if core.quiet.reclaimed {
-            return Ok(None);
-        }
-        let left = RECLAIM_AFTER.saturating_sub(core.quiet_for());
-        if left > Duration::ZERO {
-            return Ok(Some(left));
-        }
-        core.reclaim();
-        core.quiet.reclaimed = true;
-        Ok(None)
-    }
-
-    /// Says that the program now waits for [`Endpoint::descriptor`] in an event loop of its own,
-    /// of which an endpoint has one. `true`: something is here already; do not wait. Where threads
-    /// share the endpoint, look once more for what is waited for: one of them may have taken it in
-    /// just before. Undo with [`Endpoint::disarm`] in any case.
-    ///
-    /// # Errors
-    /// [`Error`] when the endpoint cannot be used.
-    pub fn arm(&self) -> Result<bool, Error> {
-        let mut core = self.lock()?;
-        core.armed = true;
-        Ok(self.watch(&mut core))
-    }
-
-    /// As [`Endpoint::arm`], for a thread that waits on the descriptor together with others.
-    ///
-    /// # Errors
-    /// [`Error`] when the endpoint cannot be used.
-    pub fn doze(&self) -> Result<Doze<'_>, Error> {
-        let mut core = self.lock()?;
-        Ok(self.doze_locked(&mut core))
-    }
-
-    /// As [`Endpoint::doze`], unless `wanted`, which is asked under the lock, says no. With
-    /// [`Endpoint::stir`] in the place where the answer changes, no peer rings in vain.
-    ///
-    /// # Errors
-    /// As [`Endpoint::doze`].
-    pub fn doze_if(&self, wanted: impl FnOnce() -> bool) -> Result<Option<Doze<'_>>, Error> {
-        let mut core = self.lock()?;
-        Ok(wanted().then(|| self.doze_locked(&mut core)))
-    }
-
-    fn doze_locked(&self, core: &mut Guard<'_, Core>) -> Doze<'_> {
-        core.dozing += 1;
-        let found = self.watch(core);
-        Doze { endpoint: self, found }
-    }
-
-    /// The program looks by itself from now on: peers need not ring for the only one that dozes,
-    /// who has been told but may not run for a while.
-    #[cold]
-    pub fn stir(&self) {
-        if let Ok(mut core) = self.lock()
-            && !core.sleeper
-            && !core.armed
-            && core.dozing == 1
-        {
-            core.lower_flags();
-        }
-    }
-
-    fn watch(&self, core: &mut Guard<'_, Core>) -> bool {
-        core.publish_counters();
-        let came = core.take_events();
-        let found = came | core.raise_sleep();
-        self.run_handlers(core);
-        if found {
-            self.after(core);
-        }
-        found
-    }
-
-    /// Ends what [`Endpoint::arm`] began, makes the descriptor quiet and takes in what came.
-    ///
-    /// # Errors
-    /// [`Error`] when the endpoint cannot be used.
-    pub fn disarm(&self) -> Result<(), Error> {
-        let mut core = self.lock()?;
-        core.armed = false;
-        self.unwatch(&mut core);
-        Ok(())
-    }
-
-    fn unwatch(&self, core: &mut Guard<'_, Core>) {
-        core.lower_sleep();
-        let handled = core.check_descriptors();
-        let worked = core.look_at_all();
-        self.run_handlers(core);
-        if handled || worked {
-            self.after(core);
-        }
-        self.silence_bell(core);
-    }
-}
-
-/// A thread waits on an endpoint's descriptor until this is dropped.
-pub struct Doze<'a> {
-    endpoint: &'a Endpoint,
-    /// Something is here already; do not wait.
-    pub found: bool,
-}
-
-impl Drop for Doze<'_> {
-    fn drop(&mut self) {
-        // A closed endpoint has no flags to lower and no bell to silence.
-        if let Ok(mut core) = self.endpoint.lock() {
-            core.dozing -= 1;
-            self.endpoint.unwatch(&mut core);
-        }
-    }
 }
 
 impl Core {
@@ -648,7 +525,7 @@ impl Core {
     /// Handles what is ready now, and tells whether something happened. Never waits. While a
     /// thread sleeps on the descriptors their events are its own: what was meant to wake it must
     /// not be used up by another.
-    fn check_descriptors(&mut self) -> bool {
+    pub(crate) fn check_descriptors(&mut self) -> bool {
         if self.sleeper {
             return false;
         }
@@ -679,7 +556,7 @@ impl Core {
     }
 
     /// Raises the sleep flag everywhere and looks once more. `true`: something came.
-    fn raise_sleep(&mut self) -> bool {
+    pub(crate) fn raise_sleep(&mut self) -> bool {
         let peers: Vec<_> = self.machine.peers().collect();
         for peer in &peers {
             let for_room = self.machine.waits_for_room(*peer);
@@ -692,21 +569,21 @@ impl Core {
     }
 
     /// Looks at the rings of every peer, and at what else a peer can say by itself.
-    fn look_at_all(&mut self) -> bool {
+    pub(crate) fn look_at_all(&mut self) -> bool {
         let worked = self.machine.poll_all();
         self.bury();
         self.take_answers() || worked
     }
 
     /// Lowers the flags, unless somebody else of this process still relies on them.
-    fn lower_sleep(&mut self) {
+    pub(crate) fn lower_sleep(&mut self) {
         if self.sleeper || self.is_watched() {
             return;
         }
         self.lower_flags();
     }
 
-    fn lower_flags(&mut self) {
+    pub(crate) fn lower_flags(&mut self) {
         let peers: Vec<_> = self.machine.peers().collect();
         for peer in peers {
             if let Some(lane) = self.machine.lane_mut(peer) {
@@ -716,18 +593,18 @@ impl Core {
     }
 
     /// Something happened just now.
-    fn quiet_begins(&mut self) {
+    pub(crate) fn quiet_begins(&mut self) {
         let since_ns = self.clock.now_ns();
         let polls_with_work = self.polls_with_work;
         self.quiet = Quiet { polls_with_work, since_ns, reclaimed: false };
     }
 
     /// How long ago something happened.
-    fn quiet_for(&self) -> Duration {
+    pub(crate) fn quiet_for(&self) -> Duration {
         Duration::from_nanos(self.clock.now_ns().saturating_sub(self.quiet.since_ns))
     }
 
-    fn reclaim(&mut self) {
+    pub(crate) fn reclaim(&mut self) {
         let peers: Vec<_> = self.machine.peers().collect();
         for peer in peers {
             if let Some(lane) = self.machine.lane_mut(peer) {
