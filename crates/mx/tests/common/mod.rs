@@ -225,9 +225,18 @@ fn backend_command() -> String {
     format!("{} -m diolkos backend --idle-exit 1", python.display())
 }
 
+/// Where the backend of this process listens.
+static PLACE: OnceLock<PathBuf> = OnceLock::new();
+
+/// The backend leaves by itself when nobody is there any more.
+extern "C" fn remove_place() {
+    if let Some(place) = PLACE.get() {
+        let _ = std::fs::remove_dir_all(place);
+    }
+}
+
 pub fn library() -> Library {
     static LOCK: Mutex<()> = Mutex::new(());
-    static PLACE: OnceLock<PathBuf> = OnceLock::new();
     let guard = LOCK.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     PLACE.get_or_init(|| {
         let place = env!("CARGO_TARGET_TMPDIR");
@@ -235,6 +244,8 @@ pub fn library() -> Library {
         std::fs::create_dir_all(&place).unwrap();
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&place, PermissionsExt::from_mode(0o700)).unwrap();
+        // SAFETY: a function that may run at any time.
+        unsafe { libc::atexit(remove_place) };
         let command = backend_command();
         // SAFETY: under the lock, before any thread of the library runs.
         unsafe {
