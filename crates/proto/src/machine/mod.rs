@@ -253,6 +253,8 @@ pub struct Machine<L: Lane> {
     hot: [u16; 2],
     /// The partner whose turn it is among the others.
     cursor: u16,
+    /// The last look left the others out.
+    skip: bool,
     live_partners: usize,
     /// How often the last live peer died, and how it last did.
     last_deaths: (u64, StatusCode),
@@ -276,6 +278,7 @@ impl<L: Lane> Machine<L> {
             arrivals: Arrivals::default(),
             hot: [0, 0],
             cursor: 0,
+            skip: false,
             live_partners: 0,
             last_deaths: (0, StatusCode::Success),
             receives_outlive_peers: false,

@@ -10,6 +10,9 @@ use crate::lane::{Lane, LaneFault};
 use crate::limits::{BATCH_CELLS, EAGER_BYTES_MAX};
 use crate::matching::Key;
 
+/// Above so many partners only every other look takes in one of the idle ones.
+const MANY: usize = 4;
+
 impl<L: Lane> Machine<L> {
     /// Spins at most `looks` times for a frame from the partner that was active last.
     #[inline(always)]
@@ -41,6 +44,11 @@ impl<L: Lane> Machine<L> {
             if work && self.pending_handler.is_some() {
                 return true;
             }
+        }
+        // With many peers a look at one more is dear: their rings lie in the same sets of the cache.
+        self.skip = !self.skip && self.partners.len() > MANY;
+        if self.skip {
+            return work;
         }
         self.cursor += 1;
         if usize::from(self.cursor) >= self.partners.len() {

@@ -178,7 +178,7 @@ fn one_poll_takes_a_bounded_number_of_frames() {
 fn idle_peers_get_their_turn_however_many_there_are() {
     let mut w = World::new(20, Limits::default());
     let messages: Vec<Message> = (1..20).map(|from| w.send(from, A, 1, 8)).collect();
-    for _ in 0..20 {
+    for _ in 0..2 * 20 {
         w.machines[A].poll();
     }
     assert_eq!(w.machines[A].unexpected().0, messages.len());
