@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The two copies of a payload: into our own file, and out of the peer's.
 //!
-//! Into our own file the C library copies: nobody else writes there, and it is the quickest at
-//! that. Bytes in the peer's file may change while they are read; Rust's ordinary copies assume
+//! Into our own file, where nobody else writes, the C library copies what is shorter than two pages:
+//! it is the quickest at that. Bytes in the peer's file may change while they are read; Rust's
+//! ordinary copies assume
 //! that nobody writes meanwhile, so this copy is written in assembly, which the compiler cannot
 //! reason about: whatever mixture of bytes arrives is just bytes, never looked at again in shared
 //! memory. Plain vector loads and stores, 64 bytes wide where the processor has them and 32 where

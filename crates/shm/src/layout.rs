@@ -74,7 +74,7 @@ pub const SMALL_BYTES: usize = 0x1_0000;
 /// Bytes of the rotating part for bulk payloads, behind the small part.
 pub const BULK_BYTES: usize = 4 << 20;
 
-/// Word index: cells consumed.
+/// Word index: lines consumed.
 pub const WORD_CONSUMED: usize = 0x40 / 8;
 /// Word index: eager bytes given back.
 pub const WORD_CREDIT_BYTES: usize = WORD_CONSUMED + 1;

@@ -37,7 +37,7 @@ pub struct Producer {
     outgoing: Words,
     /// The peer's file: how much it has consumed and given back.
     incoming: Words,
-    /// Cells published so far.
+    /// Lines published so far; two short cells share one.
     produced: u64,
     /// The last cell is a short one, and the second half of its line is free.
     half_free: bool,
@@ -169,9 +169,9 @@ impl Producer {
         (bytes, messages)
     }
 
-    /// Whether everything that was published has been consumed.
-    #[must_use]
-    pub fn is_drained(&mut self) -> bool {
+    /// Whether every line that was published has been consumed.
+    #[cfg(test)]
+    pub(crate) fn is_drained(&mut self) -> bool {
         let _ = self.refresh();
         self.produced == self.consumed
     }
