@@ -66,7 +66,7 @@ pub fn ring(data: &[u8]) {
                     Ok(()) | Err(PushError::Full | PushError::Peer(PeerFault::BadConsumed)) => {}
                     Err(error) => panic!("{error:?}"),
                 }
-                let _ = (producer.credits_returned(), producer.is_drained());
+                let _ = producer.credits_returned();
                 if script.byte() % 16 == 0 {
                     producer.reclaim();
                 }
