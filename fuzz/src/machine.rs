@@ -61,7 +61,7 @@ impl Stage {
                 let (kind, flags) = (script.byte() % 8, script.byte() % 2);
                 let words = [script.word(), script.word(), script.word()];
                 let len = usize::from(script.short());
-                let payload = Payload { number: 666, offset: 0, len };
+                let payload = Payload { number: 666, len, ..Payload::default() };
                 self.tap.inject(0, Frame { kind, flags, words }, payload);
             }
             4 => self.tap.allege_credits(0, (script.word(), script.word())),
@@ -75,7 +75,7 @@ impl Stage {
                 self.requests.extend(self.victim.irecv(sink, &selector));
             }
             9 => {
-                let source = Source { number: 7, len: LENGTHS[script.below(6)] };
+                let source = Source::new(7, LENGTHS[script.below(6)]);
                 let synchronous = script.byte() % 2 == 0;
                 let envelope = Envelope { match_info: 1, synchronous, ..Envelope::default() };
                 if let Ok(Sent::Pending(request)) =
@@ -137,7 +137,7 @@ impl Stage {
         assert_eq!(self.victim.request_count(), 0);
         let sink = Sink::new(200_000);
         let receive = self.victim.irecv(sink, &any(Some(self.to_honest))).expect("a receive");
-        let source = Source { number: 4711, len: 200_000 };
+        let source = Source::new(4711, 200_000);
         self.honest.isend(source, self.to_victim, &Envelope::default()).expect("a send");
         while self.victim.poll_all() | self.honest.poll_all() {}
         let status = self.victim.test(receive).expect("a request").expect("it has come");

@@ -7,6 +7,7 @@
 //! peers, their liveness, the backend's socket and a wake-up of our own, so that one descriptor
 //! serves any event loop.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -20,15 +21,17 @@ use diolkos_proto::matching::ContextBits;
 use diolkos_proto::patience::Patience;
 use diolkos_proto::{Claim, Envelope, HandlerAction, Machine, MultiEvent, PeerId};
 use diolkos_proto::{RequestId, Selector, Sent, Status, StatusCode};
-use diolkos_shm::{Sink, Source, fork};
+use diolkos_shm::{Arena, Sink, Source, fork};
 use rustix::event::{EventfdFlags, epoll};
 use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::inside::Unusable;
 use crate::lane::ShmLane;
+use crate::loans::Copies;
 use crate::lock::{Guard, Lock, Returns};
 use crate::peers::{Counters, PeerInfo, Peers, Token, Wish};
+use crate::regions::Registered;
 use crate::wait::Quiet;
 
 /// Called for each message that finds no receive: the message, and its data if all of it is here.
@@ -53,6 +56,8 @@ pub struct OpenOptions {
     pub start_timeout: Duration,
     /// Where the context id lies in the match info.
     pub context: ContextBits,
+    /// The most that the arena may hold; half of the machine's memory when absent.
+    pub arena_bytes: Option<u64>,
 }
 
 impl Default for OpenOptions {
@@ -66,8 +71,15 @@ impl Default for OpenOptions {
             backend_command: Vec::new(),
             start_timeout: Duration::from_secs(10),
             context: ContextBits::default(),
+            arena_bytes: None,
         }
     }
+}
+
+/// What an arena may hold if nobody says otherwise: half of the machine's memory.
+fn half_of_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / 2
 }
 
 /// Time since the endpoint was opened.
@@ -109,6 +121,9 @@ pub(crate) struct Core {
     pub last_slow_check_ns: u64,
     pub counters_due: bool,
     pub quiet: Quiet,
+    pub arena: Arena,
+    pub regions: HashMap<u32, Registered>,
+    pub copies: Copies,
 }
 
 pub(crate) struct Shared {
@@ -122,6 +137,7 @@ pub(crate) struct Shared {
     /// uses its events up, and rings the bell for the others.
     outer: OwnedFd,
     identity: Identity,
+    pub arena: Arena,
     fork_generation: u32,
     closed: AtomicBool,
 }
@@ -152,14 +168,15 @@ impl Endpoint {
             IslandError::System { errno: Errno::INTR, .. } => Error::Interrupted,
             other => Error::Introduction(other),
         })?;
-        Self::on_island(Box::new(island), options.context)
+        Self::on_island(Box::new(island), options)
     }
 
-    /// An endpoint whose channels come from any island.
+    /// An endpoint whose channels come from any island; of the options only those count that do not
+    /// concern the backend.
     ///
     /// # Errors
     /// [`Error::System`] when descriptors are short.
-    pub fn on_island(island: Box<dyn Island>, context: ContextBits) -> Result<Self, Error> {
+    pub fn on_island(island: Box<dyn Island>, options: &OpenOptions) -> Result<Self, Error> {
         let fork_generation = fork::watch();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
             .map_err(|errno| Error::System("epoll_create", errno))?;
@@ -179,8 +196,9 @@ impl Endpoint {
         }
         let epoll = Arc::new(epoll);
         let identity = island.identity().clone();
+        let arena = Arena::new(options.arena_bytes.unwrap_or_else(half_of_memory));
         let mut core = Core {
-            machine: Machine::new(context),
+            machine: Machine::new(options.context),
             peers: Peers::new(island),
             patience: Patience::default(),
             clock: Clock(Instant::now()),
@@ -198,6 +216,9 @@ impl Endpoint {
             last_slow_check_ns: 0,
             counters_due: false,
             quiet: Quiet::default(),
+            arena: arena.clone(),
+            regions: HashMap::new(),
+            copies: Copies::new(),
         };
         core.watch_island();
         core.publish_counters();
@@ -208,6 +229,7 @@ impl Endpoint {
             bell,
             outer,
             identity,
+            arena,
             fork_generation,
             closed: AtomicBool::new(false),
         };
@@ -222,7 +244,7 @@ impl Endpoint {
         let (a, b) = local::pair()?;
         let open = |number: u32, ends: ChannelEnds| {
             let island = Alone::new(number);
-            let endpoint = Self::on_island(Box::new(island), ContextBits::default())?;
+            let endpoint = Self::on_island(Box::new(island), &OpenOptions::default())?;
             let peer = endpoint.lock()?.welcome(ends)?;
             Ok::<_, Error>((endpoint, peer))
         };
@@ -258,6 +280,8 @@ impl Endpoint {
         core.bury();
         core.publish_counters();
         core.handler = None;
+        core.regions.clear();
+        core.copies.clear();
         core.peers.leave(Box::new(Alone::new(self.shared.identity.number)));
         self.ring_bell(&mut core);
         drop(core);
@@ -571,6 +595,14 @@ impl Endpoint {
     /// [`Error`] when the endpoint cannot be used.
     pub fn counters(&self) -> Result<Counters, Error> {
         Ok(self.lock()?.counters())
+    }
+
+    /// Refuses to go on with an endpoint that cannot be used.
+    pub(crate) fn require_usable(&self) -> Result<(), Error> {
+        if self.is_forked() {
+            return Err(Error::Forked);
+        }
+        if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
     #[inline(always)]

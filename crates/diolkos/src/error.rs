@@ -5,6 +5,7 @@ use std::fmt;
 
 use diolkos_island::IslandError;
 use diolkos_proto::{Refusal, StatusCode};
+use diolkos_shm::ArenaError;
 use rustix::io::Errno;
 
 /// A call on an endpoint failed.
@@ -31,6 +32,12 @@ pub enum Error {
     Introduction(IslandError),
     /// Memory that was granted cannot be used.
     Grant(String),
+    /// Memory cannot be allocated.
+    Arena(ArenaError),
+    /// The key does not allow this, or the region is another peer's.
+    Denied,
+    /// The place lies outside of the region, or is not aligned.
+    OutOfRange,
     /// The system refused.
     System(&'static str, Errno),
 }
@@ -59,6 +66,13 @@ impl fmt::Display for Error {
             Self::Invalid(what) => f.write_str(what),
             Self::Introduction(error) => error.fmt(f),
             Self::Grant(what) => f.write_str(what),
+            Self::Arena(error) => error.fmt(f),
+            Self::Denied => f.write_str(
+                "the key does not allow this; ask the owner of the region for one that does",
+            ),
+            Self::OutOfRange => f.write_str(
+                "the place lies outside of the region, or is not a multiple of 8 for an atomic",
+            ),
             Self::System(call, errno) => write!(f, "{call} failed: {errno}"),
         }
     }
@@ -75,6 +89,10 @@ impl From<Refusal> for Error {
             Refusal::BadMask => Self::Invalid("the match value has bits outside the mask"),
             Refusal::BadContext => Self::Invalid("a receive must fix the context id in its mask"),
             Refusal::BadRequest => Self::Invalid("no such request, or it was completed already"),
+            Refusal::Denied => Self::Denied,
+            Refusal::OutOfRange => Self::OutOfRange,
+            Refusal::ToSelf => Self::Invalid("an endpoint lends nothing to itself"),
+            Refusal::BadSpace => Self::Invalid("loans are received by calls of their own"),
             _ => Self::NoResources,
         }
     }

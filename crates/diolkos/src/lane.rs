@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use diolkos_island::Doorbell;
-use diolkos_proto::{Frame, Lane, LaneFault};
+use diolkos_proto::frame::Body;
+use diolkos_proto::{AtomicOp, Frame, Lane, LaneFault, Place, Placing, Unreachable};
 use diolkos_shm::barrier::Barrier;
 use diolkos_shm::doorbell::{PeerSleep, SleepFlag};
 use diolkos_shm::layout::{self, BadHeader, INLINE_BYTES};
 use diolkos_shm::sync::Ordering;
 use diolkos_shm::words::Words;
+use diolkos_shm::{Arena, GrantId, GrantNote, Granted, Granter, Grants, View};
 use diolkos_shm::{Cell, Consumer, PayloadRef, PeerFault, Producer, PushError, Region};
 use diolkos_shm::{RegionError, Sink, Source};
 
@@ -29,6 +31,10 @@ pub struct ShmLane {
     barrier: Barrier,
     doorbell: Arc<Doorbell>,
     pub doorbells_rung: u64,
+    /// What we grant, where the peer can map it.
+    granter: Option<(Granter, Arena)>,
+    /// What the peer grants.
+    grants: Grants,
 }
 
 /// A channel's memory cannot be used.
@@ -39,13 +45,14 @@ pub enum LaneError {
 }
 
 impl ShmLane {
-    /// Joins two mapped files to a lane.
+    /// Joins two mapped files to a lane. Memory of `arena`, if there is one, can be granted over it.
     pub fn new(
         channel: u64,
         outgoing: Region,
         incoming: Region,
         doorbell: Arc<Doorbell>,
         window: u64,
+        arena: Option<Arena>,
     ) -> Result<Self, LaneError> {
         // Faulted in now, so that nothing faults on the path of a small message.
         let hot_bytes = layout::CELLS_OFFSET + layout::CELL_COUNT * layout::CELL_BYTES;
@@ -58,6 +65,8 @@ impl ShmLane {
             layout::check_header(&header, channel).map_err(LaneError::Header)?;
         }
         Ok(Self {
+            granter: arena.map(|arena| (Granter::new(outgoing.clone(), channel), arena)),
+            grants: Grants::new(incoming.clone()),
             producer: Producer::new(outgoing.clone(), incoming.clone(), window),
             consumer: Consumer::new(incoming.clone(), outgoing.clone()),
             own_sleep: SleepFlag::new(outgoing),
@@ -80,9 +89,40 @@ impl ShmLane {
         self.own_sleep.lower();
     }
 
-    /// Gives the pages of an idle bulk area back to the system.
+    /// Gives the pages of an idle bulk area back to the system, and mappings of what the peer has
+    /// taken back.
     pub fn reclaim(&mut self) {
         self.producer.reclaim();
+        self.grants.tidy();
+    }
+
+    /// Takes in the grants that came with the peer's rings.
+    #[cold]
+    fn take_grants(&mut self) {
+        for (note, file) in self.doorbell.take_grants() {
+            // A wrong one grants nothing, and whoever relies on it gets copies.
+            if let Some(note) = GrantNote::decode(&note) {
+                let _ = self.grants.accept(note, file);
+            }
+        }
+    }
+
+    /// A call on granted memory, once more if its grant has only now been taken in.
+    #[inline(always)]
+    fn with_grant<T>(
+        &mut self,
+        place: &Place,
+        act: impl Fn(&mut Grants, GrantId) -> Result<T, diolkos_shm::Unreachable>,
+    ) -> Result<T, Unreachable> {
+        let grant = GrantId::from_word(place.grant);
+        match act(&mut self.grants, grant) {
+            Ok(done) => Ok(done),
+            Err(diolkos_shm::Unreachable::Unknown) => {
+                self.take_grants();
+                act(&mut self.grants, grant).map_err(unreachable)
+            }
+            Err(error) => Err(unreachable(error)),
+        }
     }
 
     /// Whether the peer has taken its end of the channel in: it has a wish for the window then.
@@ -110,10 +150,30 @@ fn fault(fault: PeerFault) -> LaneFault {
     })
 }
 
+fn unreachable(error: diolkos_shm::Unreachable) -> Unreachable {
+    match error {
+        diolkos_shm::Unreachable::TakenBack => Unreachable::TakenBack,
+        diolkos_shm::Unreachable::ReadOnly | diolkos_shm::Unreachable::OutOfRange => {
+            Unreachable::OutOfRange
+        }
+        _ => Unreachable::Missing,
+    }
+}
+
+fn operation(op: AtomicOp) -> diolkos_shm::AtomicOp {
+    match op {
+        AtomicOp::FetchAdd(value) => diolkos_shm::AtomicOp::FetchAdd(value),
+        AtomicOp::CompareSwap { expected, desired } => {
+            diolkos_shm::AtomicOp::CompareSwap { expected, desired }
+        }
+    }
+}
+
 impl Lane for ShmLane {
     type Source = Source;
     type Sink = Sink;
     type Payload = Payload;
+    type View = View;
 
     #[inline(always)]
     fn source_len(source: &Source) -> usize {
@@ -139,6 +199,18 @@ impl Lane for ShmLane {
 
     fn source_to_vec(source: &Source) -> Vec<u8> {
         source.to_vec()
+    }
+
+    fn source_part(source: &Source, offset: usize, len: usize) -> Source {
+        source.part(offset, len)
+    }
+
+    fn sink_source(sink: &Sink) -> Source {
+        sink.as_source()
+    }
+
+    fn atomic_local(sink: &Sink, offset: usize, op: AtomicOp) -> Option<u64> {
+        diolkos_shm::atomic_local(sink, offset, operation(op))
     }
 
     #[inline(always)]
@@ -218,6 +290,91 @@ impl Lane for ShmLane {
             Err(PushError::Full) => Ok(false),
             Err(PushError::Peer(peer)) => Err(fault(peer)),
         }
+    }
+
+    fn push_body(
+        &mut self,
+        frame: &Frame,
+        body: &Body,
+        len_bytes: usize,
+    ) -> Result<bool, LaneFault> {
+        let cell = Cell {
+            kind: frame.kind,
+            flags: frame.flags,
+            words: frame.words,
+            body: *body,
+            inline_len: len_bytes.min(INLINE_BYTES) as u16,
+        };
+        match self.producer.push(&cell) {
+            Ok(()) => Ok(true),
+            Err(PushError::Full) => Ok(false),
+            Err(PushError::Peer(peer)) => Err(fault(peer)),
+        }
+    }
+
+    fn body(&self, payload: &Payload) -> Option<Body> {
+        let Payload::Inline { len_bytes } = payload else { return None };
+        let words = self.consumer.inline_words();
+        // Behind its end lie leftovers.
+        let full = usize::from(*len_bytes) / 8;
+        Some(std::array::from_fn(|i| if i < full { words[i] } else { 0 }))
+    }
+
+    fn place(&mut self, memory: &Source, writable: bool) -> Placing {
+        let Some((granter, arena)) = &self.granter else { return Placing::Never };
+        let Some((slab, offset)) = arena.find(memory.base(), memory.len_bytes()) else {
+            return Placing::Never;
+        };
+        let doorbell = &self.doorbell;
+        let send = |note: &GrantNote, file: std::os::fd::BorrowedFd<'_>| {
+            doorbell.send_grant(&note.encode(), file)
+        };
+        match granter.grant(&slab, writable, send) {
+            Granted::Already(grant) | Granted::Now(grant) => {
+                Placing::At(Place { grant: grant.to_word(), offset: offset as u64 })
+            }
+            Granted::Later => Placing::Later,
+            Granted::Never => Placing::Never,
+        }
+    }
+
+    #[inline(always)]
+    fn is_live(&self, place: &Place) -> bool {
+        self.grants.is_live(GrantId::from_word(place.grant))
+    }
+
+    #[inline]
+    fn copy_placed(
+        &mut self,
+        place: &Place,
+        offset: usize,
+        sink: &Sink,
+        len: usize,
+    ) -> Result<(), Unreachable> {
+        let from = place.offset.checked_add(offset as u64).ok_or(Unreachable::OutOfRange)?;
+        self.with_grant(place, |grants, grant| grants.copy_out(grant, from, sink, offset, len))
+            .map(drop)
+    }
+
+    #[inline]
+    fn write_placed(
+        &mut self,
+        place: &Place,
+        offset: usize,
+        source: &Source,
+        len: usize,
+    ) -> Result<(), Unreachable> {
+        let to = place.offset.checked_add(offset as u64).ok_or(Unreachable::OutOfRange)?;
+        self.with_grant(place, |grants, grant| grants.copy_in(grant, to, source, offset, len))
+    }
+
+    fn atomic_placed(&mut self, place: &Place, op: AtomicOp) -> Result<u64, Unreachable> {
+        self.with_grant(place, |grants, grant| grants.atomic(grant, place.offset, operation(op)))
+    }
+
+    fn view(&mut self, place: &Place, len: u64) -> Result<View, Unreachable> {
+        let len = usize::try_from(len).map_err(|_| Unreachable::OutOfRange)?;
+        self.with_grant(place, |grants, grant| grants.view(grant, place.offset, len))
     }
 
     fn credits_returned(&self) -> (u64, u64) {

@@ -365,7 +365,9 @@ impl Core {
         let doorbell = Arc::new(ends.doorbell);
         let (outgoing, incoming) = (ends.outgoing, ends.incoming);
         let window = bulk_window_bytes();
-        let lane = ShmLane::new(ends.channel, outgoing, incoming, doorbell.clone(), window)
+        // A relay in between maps nothing but the two channels.
+        let arena = (ends.road == Road::Direct).then(|| self.arena.clone());
+        let lane = ShmLane::new(ends.channel, outgoing, incoming, doorbell.clone(), window, arena)
             .map_err(grant)?;
         let full = |_| IslandError::Limit { what: "this endpoint has too many peers".into() };
         let peer = self.machine.add_partner(lane).map_err(full)?;
@@ -439,6 +441,7 @@ impl Core {
             let line = std::mem::replace(&mut known.counter_line, HOME_CHANNELS_MAX);
             let channel = known.info.channel;
             self.clear_counter_line(line);
+            self.arena.forget_channel(channel);
             self.peers.island.disconnect(channel);
         }
         if changed {

@@ -487,6 +487,7 @@ impl Core {
     pub(crate) fn look(&mut self) -> bool {
         let mut worked = self.machine.poll();
         if worked {
+            self.fill_loans();
             self.counters_due = true;
             self.polls_with_work += 1;
             if self.polls_with_work.is_multiple_of(POLLS_PER_PUBLICATION) {
@@ -571,6 +572,7 @@ impl Core {
     /// Looks at the rings of every peer, and at what else a peer can say by itself.
     pub(crate) fn look_at_all(&mut self) -> bool {
         let worked = self.machine.poll_all();
+        self.fill_loans();
         self.bury();
         self.take_answers() || worked
     }

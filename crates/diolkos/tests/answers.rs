@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use diolkos::{ContextBits, Endpoint, IslandError, RequestId, Road, Status, StatusCode, Target};
+use diolkos::{Endpoint, IslandError, OpenOptions, RequestId, Road, Status, StatusCode, Target};
 use diolkos_island::{ChannelEnds, Event, Identity, Island, local};
 use diolkos_shm::words::Words;
 use diolkos_shm::{Producer, Region};
@@ -80,7 +80,7 @@ fn connecter() -> (Endpoint, Arc<Mutex<Office>>) {
     let office = Arc::new(Mutex::new(Office::default()));
     let identity = Identity { number: 0, name: "near".into(), partition: "local".into() };
     let island = Introducer { identity, office: Arc::clone(&office) };
-    let endpoint = Endpoint::on_island(Box::new(island), ContextBits::default());
+    let endpoint = Endpoint::on_island(Box::new(island), &OpenOptions::default());
     (endpoint.expect("an endpoint"), office)
 }
 

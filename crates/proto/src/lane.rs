@@ -3,7 +3,8 @@
 
 use std::fmt::Debug;
 
-use crate::frame::Frame;
+use crate::frame::{Body, Frame};
+use crate::granted::{AtomicOp, Place, Placing, Unreachable};
 
 /// The peer broke the rules of the road; the text says which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub trait Lane {
     type Sink: Copy + Debug;
     /// The payload of the frame that `peek` showed; valid until `pop`.
     type Payload: Copy + Debug;
+    /// Granted memory of the peer that stays readable until this value is dropped.
+    type View;
 
     /// Length of a send buffer in bytes.
     fn source_len(source: &Self::Source) -> usize;
@@ -32,6 +35,13 @@ pub trait Lane {
     fn copy_local(source: &Self::Source, sink: &Self::Sink) -> usize;
     /// A private copy of a send buffer.
     fn source_to_vec(source: &Self::Source) -> Vec<u8>;
+
+    /// The part of a send buffer from `offset` on, `len` bytes of it; both must lie inside.
+    fn source_part(source: &Self::Source, offset: usize, len: usize) -> Self::Source;
+    /// A receive buffer, to send from.
+    fn sink_source(sink: &Self::Sink) -> Self::Source;
+    /// An atomic operation on our own memory; `None` when the word is not aligned or not inside.
+    fn atomic_local(sink: &Self::Sink, offset: usize, op: AtomicOp) -> Option<u64>;
 
     /// Whether `peek` would show a frame; as cheap as can be, for spinning.
     fn has_frame(&self) -> bool;
@@ -59,6 +69,60 @@ pub trait Lane {
         frame: &Frame,
         payload: Option<(&Self::Source, usize, usize)>,
     ) -> Result<bool, LaneFault>;
+    /// Sends a frame with the first `len_bytes` of `body` behind its words. `false` when there is no
+    /// room now.
+    ///
+    /// # Errors
+    /// As `push`.
+    fn push_body(
+        &mut self,
+        frame: &Frame,
+        body: &Body,
+        len_bytes: usize,
+    ) -> Result<bool, LaneFault>;
+    /// What lies behind the words of the frame that `peek` showed, zeros behind its end. `None` when
+    /// that is no body.
+    fn body(&self, payload: &Self::Payload) -> Option<Body>;
+
+    /// Makes memory of ours reachable for the peer, unless it is already or cannot be.
+    fn place(&mut self, memory: &Self::Source, writable: bool) -> Placing;
+    /// Whether the peer has not taken a place back; as cheap as can be.
+    fn is_live(&self, place: &Place) -> bool;
+    /// Copies `len` bytes from `offset` behind a place of the peer into a receive buffer at the
+    /// same offset, where there is room for them.
+    ///
+    /// # Errors
+    /// [`Unreachable`]; then what the buffer holds there is undefined.
+    fn copy_placed(
+        &mut self,
+        place: &Place,
+        offset: usize,
+        sink: &Self::Sink,
+        len: usize,
+    ) -> Result<(), Unreachable>;
+    /// Copies `len` bytes of a send buffer from `offset` on to the same distance behind a place of the
+    /// peer.
+    ///
+    /// # Errors
+    /// [`Unreachable`]: `TakenBack` also when that happened meanwhile.
+    fn write_placed(
+        &mut self,
+        place: &Place,
+        offset: usize,
+        source: &Self::Source,
+        len: usize,
+    ) -> Result<(), Unreachable>;
+    /// An atomic operation at a place of the peer.
+    ///
+    /// # Errors
+    /// As `write_placed`.
+    fn atomic_placed(&mut self, place: &Place, op: AtomicOp) -> Result<u64, Unreachable>;
+    /// A view of `len` bytes at a place of the peer.
+    ///
+    /// # Errors
+    /// [`Unreachable`].
+    fn view(&mut self, place: &Place, len: u64) -> Result<Self::View, Unreachable>;
+
     /// Eager bytes and messages that the peer has given back so far, as it alleges.
     fn credits_returned(&self) -> (u64, u64);
     /// Gives eager credit back to the peer.

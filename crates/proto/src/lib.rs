@@ -9,6 +9,7 @@
 //!   machine    requests, partners, and the four protocols (eager, rendezvous, self, close)
 //!   matching   posted receives and unexpected messages, per context id
 //!   frame      what a cell means: parse and emit
+//!   granted    places in granted memory, and the keys to regions
 //!   credit     how much a peer may send before it is received
 //!   patience   spin, pause or sleep
 //!   testing    a lane made of queues (feature `testing`)
@@ -17,6 +18,7 @@
 
 pub mod credit;
 pub mod frame;
+pub mod granted;
 pub mod lane;
 pub mod limits;
 pub mod machine;
@@ -26,6 +28,7 @@ pub mod patience;
 pub mod testing;
 
 pub use frame::{Frame, Space};
+pub use granted::{AtomicOp, Key, Place, Placing, Unreachable};
 pub use lane::{Lane, LaneFault};
-pub use machine::{Claim, HandlerAction, Machine, MultiEvent, Refusal, Sent};
+pub use machine::{Claim, Exposed, HandlerAction, Loan, Machine, MultiEvent, Refusal, Sent};
 pub use machine::{Envelope, PeerId, RequestId, Selector, Status, StatusCode};

@@ -14,6 +14,12 @@ pub const QUEUED_SENDS_MAX: usize = 4096;
 pub const REQUESTS_MAX: usize = 1 << 20;
 /// Peers that one endpoint may have at a time.
 pub const PARTNERS_MAX: usize = 4096;
+/// Regions that one endpoint may have registered at a time.
+pub const REGIONS_MAX: usize = 1 << 16;
+/// Keys of one peer's regions whose place is remembered; of others it is asked again.
+pub const KNOWN_KEYS_MAX: usize = 4096;
+/// Bytes that are copied to or from granted memory in one go, before others get their turn.
+pub const COPY_BYTES: usize = 1 << 20;
 /// Cells taken from one peer before the others get their turn.
 pub const BATCH_CELLS: usize = 32;
 

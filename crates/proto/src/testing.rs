@@ -19,7 +19,8 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::frame::Frame;
+use crate::frame::{Body, Frame};
+use crate::granted::{AtomicOp, Place, Placing, Unreachable};
 use crate::lane::{Lane, LaneFault};
 
 /// Payload bytes that travel inside a cell and need no room in the area.
@@ -46,6 +47,25 @@ pub struct Source {
     pub number: u64,
     /// Its length in bytes.
     pub len: usize,
+    /// Where it begins in the message of that number; or, for what a receive buffer holds, the buffer.
+    pub from: From,
+}
+
+/// Where the bytes of a [`Source`] come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A message, from this byte on.
+    Message(usize),
+    /// A receive buffer.
+    Buffer(Sink),
+}
+
+impl Source {
+    /// A whole message.
+    #[must_use]
+    pub fn new(number: u64, len: usize) -> Self {
+        Self { number, len, from: From::Message(0) }
+    }
 }
 
 /// A receive buffer of this thread, or a part of one.
@@ -65,6 +85,10 @@ pub struct Payload {
     pub offset: usize,
     /// Bytes of the part.
     pub len: usize,
+    /// The buffer that holds the bytes instead, plus one; 0 for none.
+    pub buffer: usize,
+    /// What a frame carries behind its words.
+    pub body: Body,
 }
 
 /// What lies behind a [`Sink`].
@@ -134,6 +158,11 @@ impl Sink {
     /// Writes as much of `payload` as there is room for at `at`; returns the bytes written.
     fn take(&self, payload: &Payload, at: usize) -> usize {
         let len = payload.len.min(self.len.saturating_sub(at));
+        if payload.buffer > 0 {
+            let from = Self { buffer: payload.buffer - 1, offset: payload.offset, len };
+            let bytes = from.contents();
+            return QueueLane::sink_write(self, at, &bytes);
+        }
         BUFFERS.with_borrow_mut(|buffers| match &mut buffers[self.buffer] {
             Buffer::Stored(bytes) if len > 0 => {
                 let room = &mut bytes[self.offset + at..self.offset + at + len];
@@ -198,6 +227,10 @@ struct Wire {
     /// By the end that reads.
     to: [Direction; 2],
     sleep: [Sleep; 2],
+    /// Whether memory can be granted, and what each end has granted: the memory, whether it may be
+    /// written, and whether it has not been taken back.
+    granting: bool,
+    granted: [Vec<(Source, bool, bool)>; 2],
 }
 
 /// One end of a channel.
@@ -215,7 +248,8 @@ pub struct Tap {
 /// A fresh channel: its two ends (0 and 1), and the tap on it.
 #[must_use]
 pub fn wire(limits: Limits) -> (QueueLane, QueueLane, Tap) {
-    let wire = Wire { limits, to: Default::default(), sleep: Default::default() };
+    let (to, sleep, granted) = Default::default();
+    let wire = Wire { limits, to, sleep, granting: false, granted };
     let wire = Rc::new(RefCell::new(wire));
     let end = |end| QueueLane { wire: Rc::clone(&wire), end };
     (end(0), end(1), Tap { wire: Rc::clone(&wire) })
@@ -242,6 +276,18 @@ impl Tap {
     /// Lets `end` see its peer's closing flag.
     pub fn close_towards(&self, end: usize) {
         self.wire.borrow_mut().to[end].closing = true;
+    }
+
+    /// Whether memory can be granted over this wire from here on.
+    pub fn set_granting(&self, granting: bool) {
+        self.wire.borrow_mut().granting = granting;
+    }
+
+    /// `end` takes everything back that it has granted.
+    pub fn take_back(&self, end: usize) {
+        for (_, _, live) in &mut self.wire.borrow_mut().granted[end] {
+            *live = false;
+        }
     }
 
     /// Frames that wait for `end`.
@@ -275,7 +321,69 @@ impl Tap {
     }
 }
 
+impl Source {
+    /// The bytes `range` of it.
+    fn payload(&self, offset: usize, len: usize) -> Payload {
+        match self.from {
+            From::Message(from) => {
+                let offset = from + offset;
+                Payload { number: self.number, offset, len, ..Payload::default() }
+            }
+            // What the buffer holds now.
+            From::Buffer(sink) => {
+                let bytes = QueueLane::sink_part(&sink, offset, len).contents();
+                let copy = Sink::behind(Buffer::Stored(bytes), len);
+                Payload { buffer: copy.buffer + 1, len, ..Payload::default() }
+            }
+        }
+    }
+}
+
 impl QueueLane {
+    /// The granted memory of the peer at a place, and whether it may be written.
+    fn granted(&self, place: &Place, offset: usize, len: usize) -> Result<Source, Unreachable> {
+        let wire = self.wire.borrow();
+        let granted = &wire.granted[1 - self.end];
+        let index = (place.grant as usize).checked_sub(1).ok_or(Unreachable::Missing)?;
+        let (memory, _, live) = granted.get(index).ok_or(Unreachable::Missing)?;
+        if !live {
+            return Err(Unreachable::TakenBack);
+        }
+        let start = place.offset.checked_add(offset as u64).ok_or(Unreachable::OutOfRange)?;
+        let end = start.checked_add(len as u64).ok_or(Unreachable::OutOfRange)?;
+        if end > memory.len as u64 {
+            return Err(Unreachable::OutOfRange);
+        }
+        Ok(Self::source_part(memory, start as usize, len))
+    }
+
+    /// As `granted`, to write to.
+    fn granted_sink(&self, place: &Place, offset: usize, len: usize) -> Result<Sink, Unreachable> {
+        let from = self.granted(place, offset, len)?.from;
+        let writable = self.wire.borrow().granted[1 - self.end][place.grant as usize - 1].1;
+        match from {
+            From::Buffer(sink) if writable => Ok(sink),
+            _ => Err(Unreachable::OutOfRange),
+        }
+    }
+
+    fn push_payload(&self, frame: &Frame, payload: Payload) -> Result<bool, LaneFault> {
+        let mut wire = self.wire.borrow_mut();
+        let limits = wire.limits;
+        let to = &mut wire.to[1 - self.end];
+        if to.consumer_lies {
+            return Err(LaneFault("it claims to have read cells that were never written"));
+        }
+        let has_cell = to.ring.len() + to.untold_cells < limits.cells;
+        let has_area = payload.len <= INLINE_BYTES
+            || to.ring_bytes + to.untold_bytes + payload.len <= limits.area_bytes;
+        if has_cell && has_area {
+            to.ring_bytes += payload.len;
+            to.ring.push_back((*frame, payload));
+        }
+        Ok(has_cell && has_area)
+    }
+
     fn consume(&mut self, told: bool) {
         let mut wire = self.wire.borrow_mut();
         let wire = &mut *wire;
@@ -296,9 +404,36 @@ impl Lane for QueueLane {
     type Source = Source;
     type Sink = Sink;
     type Payload = Payload;
+    type View = Source;
 
     fn source_len(source: &Source) -> usize {
         source.len
+    }
+
+    fn source_part(source: &Source, offset: usize, len: usize) -> Source {
+        assert!(offset + len <= source.len, "a part outside its message");
+        let from = match source.from {
+            From::Message(from) => From::Message(from + offset),
+            From::Buffer(sink) => From::Buffer(Self::sink_part(&sink, offset, len)),
+        };
+        Source { len, from, ..*source }
+    }
+
+    fn sink_source(sink: &Sink) -> Source {
+        Source { number: 0, len: sink.len, from: From::Buffer(*sink) }
+    }
+
+    fn atomic_local(sink: &Sink, offset: usize, op: AtomicOp) -> Option<u64> {
+        let fits = offset.is_multiple_of(8) && offset.checked_add(8)? <= sink.len;
+        let word = Self::sink_part(sink, offset, 8);
+        let old = u64::from_le_bytes(fits.then(|| word.contents())?.try_into().ok()?);
+        let new = match op {
+            AtomicOp::FetchAdd(value) => old.wrapping_add(value),
+            AtomicOp::CompareSwap { expected, desired } if old == expected => desired,
+            AtomicOp::CompareSwap { .. } => old,
+        };
+        Self::sink_write(&word, 0, &new.to_le_bytes());
+        Some(old)
     }
 
     fn sink_len(sink: &Sink) -> usize {
@@ -327,11 +462,13 @@ impl Lane for QueueLane {
     }
 
     fn copy_local(source: &Source, sink: &Sink) -> usize {
-        sink.take(&Payload { number: source.number, offset: 0, len: source.len }, 0)
+        sink.take(&source.payload(0, source.len), 0)
     }
 
     fn source_to_vec(source: &Source) -> Vec<u8> {
-        bytes_of(source.number, 0..source.len).collect()
+        let sink = Sink::new(source.len);
+        Self::copy_local(source, &sink);
+        sink.contents()
     }
 
     fn has_frame(&self) -> bool {
@@ -351,7 +488,9 @@ impl Lane for QueueLane {
     }
 
     fn copy_to_vec(&self, payload: &Payload, to: &mut Vec<u8>) {
-        to.extend(bytes_of(payload.number, payload.offset..payload.offset + payload.len));
+        let sink = Sink::new(payload.len);
+        sink.take(payload, 0);
+        to.extend(sink.contents());
     }
 
     fn pop(&mut self, payload: &Payload) {
@@ -371,24 +510,67 @@ impl Lane for QueueLane {
         frame: &Frame,
         payload: Option<(&Source, usize, usize)>,
     ) -> Result<bool, LaneFault> {
-        let mut wire = self.wire.borrow_mut();
-        let limits = wire.limits;
-        let to = &mut wire.to[1 - self.end];
-        if to.consumer_lies {
-            return Err(LaneFault("it claims to have read cells that were never written"));
-        }
         let payload = payload.map_or(Payload::default(), |(source, offset, len)| {
             assert!(offset + len <= source.len, "a part outside its message");
-            Payload { number: source.number, offset, len }
+            source.payload(offset, len)
         });
-        let has_cell = to.ring.len() + to.untold_cells < limits.cells;
-        let has_area = payload.len <= INLINE_BYTES
-            || to.ring_bytes + to.untold_bytes + payload.len <= limits.area_bytes;
-        if has_cell && has_area {
-            to.ring_bytes += payload.len;
-            to.ring.push_back((*frame, payload));
+        self.push_payload(frame, payload)
+    }
+
+    fn push_body(&mut self, frame: &Frame, body: &Body, len: usize) -> Result<bool, LaneFault> {
+        let body = std::array::from_fn(|i| if 8 * i < len { body[i] } else { 0 });
+        self.push_payload(frame, Payload { len, body, ..Payload::default() })
+    }
+
+    fn body(&self, payload: &Payload) -> Option<Body> {
+        (payload.len <= INLINE_BYTES).then_some(payload.body)
+    }
+
+    fn place(&mut self, memory: &Source, writable: bool) -> Placing {
+        let wire = &mut *self.wire.borrow_mut();
+        if !wire.granting {
+            return Placing::Never;
         }
-        Ok(has_cell && has_area)
+        let granted = &mut wire.granted[self.end];
+        granted.push((*memory, writable, true));
+        Placing::At(Place { grant: granted.len() as u64, offset: 0 })
+    }
+
+    fn is_live(&self, place: &Place) -> bool {
+        self.granted(place, 0, 0).is_ok()
+    }
+
+    fn copy_placed(
+        &mut self,
+        place: &Place,
+        offset: usize,
+        sink: &Sink,
+        len: usize,
+    ) -> Result<(), Unreachable> {
+        let from = self.granted(place, offset, len)?;
+        sink.take(&from.payload(0, len), offset);
+        Ok(())
+    }
+
+    fn write_placed(
+        &mut self,
+        place: &Place,
+        offset: usize,
+        source: &Source,
+        len: usize,
+    ) -> Result<(), Unreachable> {
+        let to = self.granted_sink(place, offset, len)?;
+        to.take(&source.payload(offset, len), 0);
+        Ok(())
+    }
+
+    fn atomic_placed(&mut self, place: &Place, op: AtomicOp) -> Result<u64, Unreachable> {
+        let to = self.granted_sink(place, 0, 8)?;
+        Self::atomic_local(&to, 0, op).ok_or(Unreachable::OutOfRange)
+    }
+
+    fn view(&mut self, place: &Place, len: u64) -> Result<Source, Unreachable> {
+        self.granted(place, 0, len as usize)
     }
 
     fn credits_returned(&self) -> (u64, u64) {

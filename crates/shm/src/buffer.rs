@@ -52,6 +52,25 @@ impl Source {
         self.len_bytes
     }
 
+    /// First byte of the buffer.
+    #[inline(always)]
+    #[must_use]
+    pub fn base(&self) -> *const u8 {
+        self.base.as_ptr()
+    }
+
+    /// The `len_bytes` from `offset` on.
+    ///
+    /// # Panics
+    /// When the range leaves the buffer: our bug.
+    #[inline(always)]
+    #[must_use]
+    pub fn part(&self, offset: usize, len_bytes: usize) -> Self {
+        assert!(offset.checked_add(len_bytes).is_some_and(|end| end <= self.len_bytes));
+        // SAFETY: inside the buffer, as asserted, so the promise of `from_raw` carries over.
+        unsafe { Self::from_raw(self.base.as_ptr().add(offset), len_bytes) }
+    }
+
     /// The first bytes, at most 32, zero-padded into words.
     ///
     /// # Panics
@@ -129,6 +148,20 @@ impl Sink {
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
+    }
+
+    /// First byte of the buffer.
+    #[inline(always)]
+    #[must_use]
+    pub fn base(&self) -> *const u8 {
+        self.base.as_ptr()
+    }
+
+    /// The same memory, to send from.
+    #[must_use]
+    pub fn as_source(&self) -> Source {
+        // SAFETY: what stays writable stays readable.
+        unsafe { Source::from_raw(self.base.as_ptr(), self.len_bytes) }
     }
 
     /// The part that starts at `offset` (empty when `offset` is past the end).

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use diolkos::{
-    ContextBits, Endpoint, Envelope, Error, PeerId, RequestId, Selector, Sent, Sink, Source, Space,
+    Endpoint, Envelope, Error, OpenOptions, PeerId, RequestId, Selector, Sent, Sink, Source, Space,
     Status, StatusCode,
 };
 use diolkos_island::local::Alone;
@@ -37,7 +37,7 @@ pub fn join(make: Maker, a: &Endpoint, b: &Endpoint) -> (Port, Port) {
 
 /// An endpoint without peers or a backend.
 pub fn lonely(number: u32) -> Endpoint {
-    Endpoint::on_island(Box::new(Alone::new(number)), ContextBits::default()).expect("an endpoint")
+    Endpoint::on_island(Box::new(Alone::new(number)), &OpenOptions::default()).expect("an endpoint")
 }
 
 /// `len` bytes that belong to this number and no other.

@@ -7,6 +7,7 @@
 
 use super::receive::Held;
 use super::{Machine, Status};
+use crate::frame::Space;
 use crate::lane::Lane;
 
 /// The program's answer.
@@ -93,8 +94,10 @@ impl<L: Lane> Machine<L> {
 
     /// A message found no receive: it goes to the handler, or to the list.
     pub(super) fn arrived_unexpected(&mut self, arrival: u32) {
-        // A message to oneself from inside the handler cannot wait for the handler.
-        if self.handler_installed && self.pending_handler.is_none() {
+        // A message to oneself from inside the handler cannot wait for the handler. Loans are no
+        // messages that it could consume.
+        let is_loan = self.arrivals.get(arrival).status.space == Space::Lent;
+        if self.handler_installed && self.pending_handler.is_none() && !is_loan {
             self.pending_handler = Some(Pending { arrival, taken: false });
         } else {
             let key = self.arrivals.get(arrival).status.key();

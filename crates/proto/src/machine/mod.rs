@@ -6,13 +6,17 @@
 //! ```text
 //!   eager       sender: EAGER [MORE ...]                     up to 64 KiB, paid with credit
 //!   rendezvous  sender: RTS   receiver: CTS   sender: DATA.. longer, or synchronous
+//!   granted     sender: RTS   receiver copies, DONE          longer, out of granted memory
+//!   loan        sender: RTS   receiver looks ..., DONE       see `loan`
+//!   regions     ASK, TELL, PUT, GET, ATOMIC, ANSWER          see `region` and `remote`
 //!   self        one copy when both sides have been posted    always synchronous
 //!   close       CLOSE, or the lane's closing flag
 //! ```
 //!
-//! A large message crosses the same area as a small one, in pipelined pieces: two copies that
-//! overlap were measured faster than one copy by the kernel at every size, and need no right over
-//! the peer's process (`docs/decisions/0002-two-copies.md`).
+//! A large message out of granted memory is copied once, by its receiver. Any other crosses the same
+//! area as a small one, in pipelined pieces: two copies that overlap were measured faster than one
+//! copy by the kernel at every size, and need no right over the peer's process
+//! (`docs/decisions/0002-two-copies.md`).
 //!
 //! # Life of a request
 //!
@@ -43,12 +47,18 @@
 mod burst;
 mod handler;
 mod kept;
+mod loan;
 mod multi;
 mod partner;
 mod progress;
+mod pull;
 mod receive;
+mod region;
+mod remote;
 mod request;
 mod send;
+
+use std::collections::HashMap;
 
 use crate::frame::Space;
 use crate::lane::Lane;
@@ -56,9 +66,12 @@ use crate::limits::QUEUED_SENDS_MAX;
 use crate::matching::{ContextBits, Matcher};
 
 pub use handler::{HandlerAction, HandlerCall};
+pub use loan::Loan;
 pub use multi::MultiEvent;
 pub use partner::Traffic;
 pub use receive::Claim;
+pub use region::Exposed;
+pub use remote::Reach;
 
 use handler::Pending;
 use partner::Partner;
@@ -179,6 +192,14 @@ pub enum StatusCode {
     PeerMisbehaved,
     /// The connection was refused; see the endpoint's connect error.
     Refused,
+    /// The key does not open the region, or not for this.
+    Denied,
+    /// The region was revoked by its owner.
+    Revoked,
+    /// The place lies outside of the region, or is not aligned.
+    OutOfRange,
+    /// There was no memory to copy a loan to.
+    NoMemory,
 }
 
 /// The result of a request.
@@ -241,6 +262,14 @@ pub enum Refusal {
     BadContext,
     /// No such request, or it was completed already.
     BadRequest,
+    /// The key does not allow this, or the region is another peer's.
+    Denied,
+    /// The place lies outside of the region, or is not aligned.
+    OutOfRange,
+    /// An endpoint lends nothing to itself.
+    ToSelf,
+    /// Loans have receives of their own.
+    BadSpace,
 }
 
 /// One endpoint's state; see the module essay.
@@ -263,6 +292,12 @@ pub struct Machine<L: Lane> {
     queued_sends_max: usize,
     handler_installed: bool,
     pending_handler: Option<Pending>,
+    regions: HashMap<u32, region::Region<L>>,
+    next_region: u32,
+    /// Loans that came, until they are taken.
+    loans: HashMap<RequestId, Loan<L::View>>,
+    /// Loan receives that may wait for memory.
+    wanting: Vec<RequestId>,
     /// Peers that failed and that nobody has been told of yet.
     departed: Vec<(PeerId, StatusCode, &'static str)>,
 }
@@ -285,6 +320,11 @@ impl<L: Lane> Machine<L> {
             queued_sends_max: QUEUED_SENDS_MAX,
             handler_installed: false,
             pending_handler: None,
+            regions: HashMap::new(),
+            // Zero is the number of no region.
+            next_region: 1,
+            loans: HashMap::new(),
+            wanting: Vec::new(),
             departed: Vec::new(),
         }
     }
@@ -400,6 +440,8 @@ impl<L: Lane> Machine<L> {
         let _ = self.matcher.remove_unexpected(|_, _| true);
         self.arrivals.clear();
         self.pending_handler = None;
+        self.regions.clear();
+        self.loans.clear();
         self.requests.fail_all(StatusCode::EndpointClosed);
     }
 

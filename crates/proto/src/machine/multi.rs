@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use super::receive::posted_status;
 use super::request::{Body, Requests};
 use super::{Machine, Refusal, RequestId, Selector, Status, StatusCode};
+use crate::frame::Space;
 use crate::lane::Lane;
 use crate::matching::Key;
 
@@ -59,6 +60,9 @@ impl<L: Lane> Machine<L> {
         selector: &Selector,
     ) -> Result<RequestId, Refusal> {
         let pattern = self.pattern(selector)?;
+        if selector.space == Space::Lent {
+            return Err(Refusal::BadSpace);
+        }
         if !self.matcher.context().fixed_by(pattern.mask) {
             return Err(Refusal::BadContext);
         }

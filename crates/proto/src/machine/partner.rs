@@ -3,10 +3,13 @@
 
 use std::collections::VecDeque;
 
+use super::pull::Pull;
+use super::remote::{Known, Operation};
 use super::request::Body;
 use super::{Machine, PeerId, Refusal, StatusCode};
 use crate::credit::{HeldCredit, SendCredit};
-use crate::frame::Message;
+use crate::frame::{Answer as Verdict, Message};
+use crate::granted::Place;
 use crate::lane::Lane;
 use crate::limits::PARTNERS_MAX;
 
@@ -23,25 +26,60 @@ pub(super) struct QueuedSend<L: Lane> {
     pub request: u32,
     pub source: L::Source,
     pub first: Message,
+    /// Where the receiver can take the data from, if anywhere.
+    pub place: Option<Place>,
     /// Bytes of an eager message that have left.
     pub done: usize,
     pub paid: bool,
 }
 
-/// An accepted message whose data is on its way out.
+/// Accepted data on its way out.
 pub(super) struct Stream<L: Lane> {
-    pub request: u32,
     pub recv_id: u32,
     pub source: L::Source,
     pub next: usize,
     pub end: usize,
+    pub end_of: StreamEnd,
+}
+
+/// What ends with a stream.
+pub(super) enum StreamEnd {
+    /// The send with this request.
+    Send(u32),
+    /// Nothing yet: the owner of the region answers the write.
+    Put,
+    /// What a peer wanted out of a region of ours.
+    Served,
 }
 
 /// An answer that waits for a free cell.
-pub(super) struct Answer {
-    pub message: Message,
-    /// Whether the announcement that it answers is given back with it.
-    pub returns_credit: bool,
+pub(super) enum Answer {
+    Frame {
+        message: Message,
+        /// Whether the announcement that it answers is given back with it.
+        returns_credit: bool,
+    },
+    /// Where a region is, as of when it is sent.
+    Tell { region: u32 },
+    /// A peer may not know where a region is.
+    Refused { region: u32, answer: Verdict },
+}
+
+/// What a peer is being served out of our regions.
+pub(super) enum Served {
+    Nothing,
+    /// Its data is coming; `cut` when the region is gone and the data goes nowhere.
+    Put {
+        request: u32,
+        send_id: u32,
+        region: u32,
+        cut: bool,
+    },
+    /// Its data is on its way out.
+    Get {
+        recv_id: u32,
+        region: u32,
+    },
 }
 
 /// Where the parts of the eager message under way go.
@@ -96,6 +134,11 @@ pub(super) struct Partner<L: Lane> {
     pub queue: VecDeque<QueuedSend<L>>,
     pub answers: VecDeque<Answer>,
     pub streams: VecDeque<Stream<L>>,
+    pub pulls: VecDeque<Pull<L>>,
+    pub operations: VecDeque<Operation<L>>,
+    /// Its regions of which we know.
+    pub known: Vec<Known>,
+    pub served: Served,
     pub inflow: Inflow,
     pub traffic: Traffic,
 }
@@ -112,6 +155,10 @@ impl<L: Lane> Partner<L> {
             queue: VecDeque::new(),
             answers: VecDeque::new(),
             streams: VecDeque::new(),
+            pulls: VecDeque::new(),
+            operations: VecDeque::new(),
+            known: Vec::new(),
+            served: Served::Nothing,
             inflow: Inflow::Nothing,
             traffic: Traffic::default(),
         }
@@ -120,7 +167,11 @@ impl<L: Lane> Partner<L> {
     /// Whether something waits to be sent.
     #[inline(always)]
     pub fn has_backlog(&self) -> bool {
-        !(self.queue.is_empty() && self.answers.is_empty() && self.streams.is_empty())
+        !(self.queue.is_empty()
+            && self.answers.is_empty()
+            && self.streams.is_empty()
+            && self.pulls.is_empty()
+            && self.operations.is_empty())
     }
 }
 
@@ -271,6 +322,10 @@ impl<L: Lane> Machine<L> {
         partner.queue.clear();
         partner.answers.clear();
         partner.streams.clear();
+        partner.pulls.clear();
+        partner.operations.clear();
+        partner.known.clear();
+        partner.served = Served::Nothing;
         partner.inflow = Inflow::Nothing;
         self.live_partners -= 1;
         self.drop_unfinished_arrivals(peer);
@@ -294,7 +349,7 @@ impl<L: Lane> Machine<L> {
     fn fail_posted(&mut self, request: u32, peer: PeerId, code: StatusCode) {
         let slot = self.requests.slot(request);
         slot.status.source = peer;
-        debug_assert!(matches!(slot.body, Body::Posted { .. } | Body::Multi));
+        debug_assert!(matches!(slot.body, Body::Posted { .. } | Body::PostedLoan | Body::Multi));
         if !self.requests.end_multi(request, code) {
             self.requests.complete(request, code, 0);
         }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Progress: frames come in, and what waited goes out.
 
-use super::partner::{Inflow, Stream};
+use super::partner::{Inflow, Stream, StreamEnd};
 use super::receive::{Held, outcome};
+use super::remote::Told;
 use super::request::Body;
 use super::{Envelope, Machine, Status, StatusCode};
-use crate::frame::{Frame, Message};
+use crate::frame::{Frame, Message, Space};
+use crate::granted::Place;
 use crate::lane::{Lane, LaneFault};
 use crate::limits::{BATCH_CELLS, EAGER_BYTES_MAX};
 use crate::matching::Key;
@@ -156,24 +158,45 @@ impl<L: Lane> Machine<L> {
         frame: &Frame,
         payload: &L::Payload,
     ) -> Result<(), LaneFault> {
-        match Message::parse(frame) {
-            None => Err(LaneFault("it sent a frame of unknown kind")),
-            Some(Message::Eager { .. }) => unreachable!("taken by the caller"),
-            Some(Message::More) => self.take_more(index, payload),
-            Some(Message::Rts { match_info, immediate, space, length, send_id }) => {
+        let Some(message) = Message::parse(frame) else {
+            return Err(LaneFault("it sent a frame without meaning"));
+        };
+        let body = self.partners[index].lane.as_ref().and_then(|lane| lane.body(payload));
+        let body = body.ok_or(LaneFault("it sent a frame with a payload that it cannot have"));
+        match message {
+            Message::Eager { .. } => unreachable!("taken by the caller"),
+            Message::More => self.take_more(index, payload),
+            Message::Rts { match_info, immediate, space, length, send_id, placed } => {
                 let envelope = Envelope { match_info, immediate, space, synchronous: false };
-                self.take_announcement(index, &envelope, length, send_id)
+                let [grant, offset, ..] = body?;
+                let place = placed.then_some(Place { grant, offset });
+                self.take_announcement(index, &envelope, length, send_id, place)
             }
-            Some(Message::Cts { send_id, recv_id, accepted }) => {
+            Message::Cts { send_id, recv_id, accepted } => {
                 self.take_acceptance(index, send_id, recv_id, accepted)
             }
-            Some(Message::Data { recv_id, offset }) => {
-                self.take_data(index, recv_id, offset, payload)
-            }
-            Some(Message::Close) => {
+            Message::Data { recv_id, offset } => self.take_data(index, recv_id, offset, payload),
+            Message::Close => {
                 self.part(index, StatusCode::PeerClosed, "it closed its endpoint", false);
                 Ok(())
             }
+            Message::Done { send_id, taken } => self.take_done(index, send_id, taken),
+            Message::Ask { region, secret } => self.take_ask(index, region, secret),
+            Message::Tell { region, answer, writable, placed, length } => {
+                let told = Told { region, answer, writable, placed, length };
+                self.take_tell(index, told, &body?);
+                Ok(())
+            }
+            Message::Put { send_id, region, offset, length } => {
+                self.take_put(index, [send_id, region], [offset, length], &body?)
+            }
+            Message::Get { recv_id, region, offset, length } => {
+                self.take_get(index, [recv_id, region], [offset, length], &body?)
+            }
+            Message::Atomic { id, region, offset, operation } => {
+                self.take_atomic(index, [id, region], [offset, operation], &body?)
+            }
+            Message::Answer { id, answer, value } => self.take_answer(index, id, answer, value),
         }
     }
 
@@ -296,6 +319,7 @@ impl<L: Lane> Machine<L> {
         envelope: &Envelope,
         length: u64,
         send_id: u32,
+        place: Option<Place>,
     ) -> Result<(), LaneFault> {
         let status = Status::of(self.peer_id(index), envelope, length);
         let partner = &mut self.partners[index];
@@ -305,17 +329,19 @@ impl<L: Lane> Machine<L> {
         if partner.answers.len() > crate::limits::CREDIT_MESSAGES as usize {
             return Err(LaneFault("it announces messages and does not read the answers"));
         }
-        match self.match_posted(&status.key(), status.message_bytes) {
-            Some((request, sink)) => {
-                self.requests.slot(request).status = status;
-                self.accept(request, sink, &status, send_id);
+        if envelope.space == Space::Lent {
+            if let Some(request) = self.matcher.match_message(&status.key(), |_| false) {
+                self.bind_loan(request, &status, send_id, place);
+                return Ok(());
             }
-            None => {
-                self.partners[index].held.hold(0)?;
-                let arrival = self.arrivals.add(status, Held::Announced { send_id });
-                self.arrived_unexpected(arrival);
-            }
+        } else if let Some((request, sink)) = self.match_posted(&status.key(), length) {
+            self.requests.slot(request).status = status;
+            self.accept(request, sink, &status, send_id, place);
+            return Ok(());
         }
+        self.partners[index].held.hold(0)?;
+        let arrival = self.arrivals.add(status, Held::Announced { send_id, place });
+        self.arrived_unexpected(arrival);
         Ok(())
     }
 
@@ -330,6 +356,9 @@ impl<L: Lane> Machine<L> {
         let fault = LaneFault("it accepted a message that was not announced to it");
         let slot = self.requests.alleged(send_id).ok_or(fault)?;
         let length = slot.status.message_bytes;
+        if let Body::Operation = slot.body {
+            return self.take_put_acceptance(index, send_id, recv_id, accepted);
+        }
         let Body::Sending { source, announced } = &mut slot.body else { return Err(fault) };
         if slot.status.source != peer || !*announced || accepted > length {
             return Err(fault);
@@ -340,8 +369,8 @@ impl<L: Lane> Machine<L> {
             self.requests.complete(send_id, code, 0);
             return Ok(());
         }
-        let stream =
-            Stream { request: send_id, recv_id, source: *source, next: 0, end: accepted as usize };
+        let (end, end_of) = (accepted as usize, StreamEnd::Send(send_id));
+        let stream = Stream { recv_id, source: *source, next: 0, end, end_of };
         self.partners[index].streams.push_back(stream);
         Ok(())
     }
@@ -372,6 +401,8 @@ impl<L: Lane> Machine<L> {
         if received == expected {
             let stored = *expected;
             self.requests.complete(recv_id, outcome(stored, length), stored);
+            self.finish_get(index, recv_id);
+            self.finish_put(index, recv_id);
         }
         Ok(())
     }

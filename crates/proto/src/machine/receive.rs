@@ -4,7 +4,8 @@
 use super::partner::{Answer, Inflow};
 use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, RequestId, Selector, Status, StatusCode};
-use crate::frame::Message;
+use crate::frame::{Message, Space};
+use crate::granted::Place;
 use crate::lane::Lane;
 use crate::matching::{Key, Pattern};
 
@@ -24,9 +25,10 @@ pub(super) enum Held {
     Eager {
         data: Vec<u8>,
     },
-    /// Announced; the data is still with the sender.
+    /// Announced; the data is still with the sender, and can perhaps be taken from a place.
     Announced {
         send_id: u32,
+        place: Option<Place>,
     },
     /// A message to oneself: the request of its send.
     Local {
@@ -110,6 +112,9 @@ impl<L: Lane> Machine<L> {
     #[inline]
     pub fn irecv(&mut self, sink: L::Sink, selector: &Selector) -> Result<RequestId, Refusal> {
         let pattern = self.pattern(selector)?;
+        if selector.space == Space::Lent {
+            return Err(Refusal::BadSpace);
+        }
         if !self.matcher.context().fixed_by(pattern.mask) {
             return Err(Refusal::BadContext);
         }
@@ -198,9 +203,9 @@ impl<L: Lane> Machine<L> {
         self.requests.slot(request).status = status;
         match held {
             Held::Eager { data } => self.bind_eager(arrival, request, sink, &status, &data),
-            Held::Announced { send_id } => {
+            Held::Announced { send_id, place } => {
                 self.release_held(status.source, 0);
-                self.accept(request, sink, &status, send_id);
+                self.accept(request, sink, &status, send_id, place);
             }
             Held::Local { request: send } => self.finish_local(send, request, sink),
             Held::Free { .. } => unreachable!("a free arrival was matched"),
@@ -237,11 +242,34 @@ impl<L: Lane> Machine<L> {
         }
     }
 
+    /// Takes an announced message from where it lies, or tells its sender where to send it.
+    pub(super) fn accept(
+        &mut self,
+        request: u32,
+        sink: L::Sink,
+        status: &Status,
+        send_id: u32,
+        place: Option<Place>,
+    ) {
+        let taken =
+            place.is_some_and(|place| self.begin_pull(request, sink, status, send_id, place));
+        if !taken {
+            self.accept_stream(request, sink, status, send_id, true);
+        }
+    }
+
     /// Tells the sender of an announced message where to send it.
-    pub(super) fn accept(&mut self, request: u32, sink: L::Sink, status: &Status, send_id: u32) {
+    pub(super) fn accept_stream(
+        &mut self,
+        request: u32,
+        sink: L::Sink,
+        status: &Status,
+        send_id: u32,
+        returns_credit: bool,
+    ) {
         let room = L::sink_len(&sink) as u64;
         let accepted = status.message_bytes.min(room);
-        self.answer(status.source, send_id, request, accepted);
+        self.answer(status.source, send_id, request, accepted, returns_credit);
         // Answering may have found the peer at fault; then the request has failed already.
         if let Ok(index) = self.partner_index(status.source)
             && self.partners[index].lane.is_none()
@@ -260,11 +288,18 @@ impl<L: Lane> Machine<L> {
     }
 
     /// Queues and sends the answer to an announcement.
-    fn answer(&mut self, peer: PeerId, send_id: u32, recv_id: u32, accepted: u64) {
+    fn answer(
+        &mut self,
+        peer: PeerId,
+        send_id: u32,
+        recv_id: u32,
+        accepted: u64,
+        returns_credit: bool,
+    ) {
         let Ok(index) = self.partner_index(peer) else { return };
-        self.partners[index].answers.push_back(Answer {
+        self.partners[index].answers.push_back(Answer::Frame {
             message: Message::Cts { send_id, recv_id, accepted },
-            returns_credit: true,
+            returns_credit,
         });
         self.flush(index);
     }
@@ -283,9 +318,9 @@ impl<L: Lane> Machine<L> {
                     self.partners[index].inflow = Inflow::Discard { left };
                 }
             }
-            Held::Announced { send_id } => {
+            Held::Announced { send_id, .. } => {
                 self.release_held(status.source, 0);
-                self.answer(status.source, send_id, u32::MAX, 0);
+                self.answer(status.source, send_id, u32::MAX, 0, true);
             }
             Held::Local { request } => {
                 let code = outcome(0, status.message_bytes);
@@ -353,7 +388,7 @@ impl<L: Lane> Machine<L> {
         }
     }
 
-    fn release_held(&mut self, peer: PeerId, bytes: u64) {
+    pub(super) fn release_held(&mut self, peer: PeerId, bytes: u64) {
         if let Ok(index) = self.partner_index(peer) {
             self.partners[index].held.release(bytes);
         }

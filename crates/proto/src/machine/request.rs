@@ -38,6 +38,16 @@ pub(super) enum Body<L: Lane> {
         expected: u64,
         rendezvous: bool,
     },
+    /// A receive whose message is copied out of granted memory.
+    Pulling,
+    /// A receive for a loan in the matcher's list.
+    PostedLoan,
+    /// A loan receive that has matched, and waits for memory to copy to.
+    LoanWaits {
+        send_id: u32,
+    },
+    /// An operation on a region of a peer.
+    Operation,
     /// A multi-receive; its state is in `multis`, to keep this enum free of drop glue.
     Multi,
 }
@@ -175,7 +185,7 @@ impl<L: Lane> Requests<L> {
     }
 
     pub fn is_send(&self, index: u32) -> bool {
-        matches!(self.slots[index as usize].body, Body::Sending { .. })
+        matches!(self.slots[index as usize].body, Body::Sending { .. } | Body::Operation)
     }
 
     #[inline]
@@ -343,7 +353,14 @@ impl<L: Lane> Requests<L> {
     pub fn fail_bound(&mut self, peer: PeerId, code: StatusCode) {
         self.fail_where(code, |slot| {
             slot.status.source == peer
-                && matches!(slot.body, Body::Sending { .. } | Body::Filling { .. })
+                && matches!(
+                    slot.body,
+                    Body::Sending { .. }
+                        | Body::Filling { .. }
+                        | Body::Pulling
+                        | Body::LoanWaits { .. }
+                        | Body::Operation
+                )
         });
     }
 

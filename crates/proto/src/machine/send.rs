@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The sending side: eager at once when possible, else queued, announced, streamed.
 
-use super::partner::{Partner, QueuedSend};
+use super::partner::{Answer, Partner, QueuedSend, Served, StreamEnd};
 use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, Sent, Status, StatusCode};
-use crate::frame::Message;
+use crate::frame::{BODY_BYTES, Message, SHORT_BODY_BYTES};
+use crate::granted::{Place, Placing};
 use crate::lane::{Lane, LaneFault};
 use crate::limits::{EAGER_BYTES_MAX, fragment_bytes};
 
@@ -36,29 +37,50 @@ impl<L: Lane> Machine<L> {
                     partner.count_sent(len);
                     return Ok(Sent::Done);
                 }
-                Ok(done) => return self.enqueue(index, source, first, done, envelope),
+                Ok(done) => return self.enqueue(index, source, first, None, done, envelope),
                 Err(fault) => {
                     self.part(index, StatusCode::PeerMisbehaved, fault.0, true);
                     return Err(Refusal::PeerGone(StatusCode::PeerMisbehaved));
                 }
             }
         }
-        let first = if envelope.synchronous || len > EAGER_BYTES_MAX {
-            announcement(envelope, len, 0)
-        } else {
-            eager(envelope, len)
+        if !envelope.synchronous && len <= EAGER_BYTES_MAX {
+            return self.enqueue(index, source, eager(envelope, len), None, None, envelope);
+        }
+        let place = match partner.lane.as_mut().map(|lane| lane.place(&source, false)) {
+            Some(Placing::At(place)) if len > EAGER_BYTES_MAX => Some(place),
+            _ => None,
         };
-        self.enqueue(index, source, first, None, envelope)
+        let first = announcement(envelope, len, 0, place.is_some());
+        self.enqueue(index, source, first, place, None, envelope)
+    }
+
+    /// An empty message behind the others, whatever the limit of the queue says.
+    pub(super) fn queue_notification(
+        &mut self,
+        peer: PeerId,
+        empty: L::Source,
+        envelope: &Envelope,
+    ) {
+        let Ok(index) = self.partner_index(peer) else { return };
+        let status = Status::of(peer, envelope, 0);
+        let body = Body::Sending { source: empty, announced: false };
+        let request = self.requests.add_required(body, status).index();
+        self.requests.slot(request).forgotten = true;
+        let first = eager(envelope, 0);
+        let send = QueuedSend { request, source: empty, first, place: None, done: 0, paid: false };
+        self.partners[index].queue.push_back(send);
     }
 
     /// Queues a send behind the others. `done` says how much of it has left already.
     #[cold]
     #[inline(never)]
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         index: usize,
         source: L::Source,
         first: Message,
+        place: Option<Place>,
         done: Option<usize>,
         envelope: &Envelope,
     ) -> Result<Sent, Refusal> {
@@ -75,13 +97,16 @@ impl<L: Lane> Machine<L> {
         };
         let request = id.index();
         let first = match first {
-            Message::Rts { .. } => announcement(envelope, L::source_len(&source), request),
+            Message::Rts { .. } => {
+                announcement(envelope, L::source_len(&source), request, place.is_some())
+            }
             other => other,
         };
         self.partners[index].queue.push_back(QueuedSend {
             request,
             source,
             first,
+            place,
             done: done.unwrap_or(0),
             paid: done.is_some(),
         });
@@ -119,6 +144,12 @@ impl<L: Lane> Machine<L> {
         let mut moved = self.flush_answers(index)?;
         moved |= self.flush_queue(index)?;
         moved |= self.flush_streams(index)?;
+        moved |= self.flush_pulls(index);
+        moved |= self.flush_operations(index)?;
+        // What the last two have to say.
+        if moved {
+            self.flush_answers(index)?;
+        }
         Ok(moved)
     }
 
@@ -126,14 +157,36 @@ impl<L: Lane> Machine<L> {
         let partner = &mut self.partners[index];
         let Some(lane) = partner.lane.as_mut() else { return Ok(false) };
         let mut moved = false;
+        let mut tell = None;
         while let Some(answer) = partner.answers.front() {
-            if !lane.push(&answer.message.emit(), None)? {
+            let (message, returns_credit) = match *answer {
+                Answer::Frame { message, returns_credit } => (message, returns_credit),
+                Answer::Refused { region, answer } => {
+                    (super::region::refusal(region, answer), false)
+                }
+                Answer::Tell { region } => {
+                    tell = Some(region);
+                    break;
+                }
+            };
+            let sent = match message {
+                Message::Tell { .. } => lane.push_body(&message.emit(), &[0; 4], BODY_BYTES)?,
+                _ => lane.push(&message.emit(), None)?,
+            };
+            if !sent {
                 break;
             }
-            if answer.returns_credit {
+            if returns_credit {
                 lane.return_credits(0, 1);
             }
             partner.answers.pop_front();
+            moved = true;
+        }
+        if let Some(region) = tell
+            && self.send_tell(index, region)?
+        {
+            self.partners[index].answers.pop_front();
+            self.flush_answers(index)?;
             moved = true;
         }
         Ok(moved)
@@ -145,7 +198,7 @@ impl<L: Lane> Machine<L> {
             let partner = &mut self.partners[index];
             let before = (send.done, send.paid);
             let finished = match send.first {
-                Message::Rts { .. } => send_announcement(partner, &send.first)?,
+                Message::Rts { .. } => send_announcement(partner, &send.first, send.place)?,
                 _ => continue_eager(partner, &mut send)?,
             };
             moved |= finished || before != (send.done, send.paid);
@@ -186,8 +239,17 @@ impl<L: Lane> Machine<L> {
                 stream.next += len;
                 moved = true;
             }
-            let (request, sent) = (stream.request, stream.end as u64);
+            let sent = stream.end as u64;
+            let request = match stream.end_of {
+                StreamEnd::Send(request) => Some(request),
+                StreamEnd::Put => None,
+                StreamEnd::Served => {
+                    partner.served = Served::Nothing;
+                    None
+                }
+            };
             partner.streams.pop_front();
+            let Some(request) = request else { continue };
             let whole = sent == self.requests.slot(request).status.message_bytes;
             let code = if whole { StatusCode::Success } else { StatusCode::Truncated };
             self.requests.complete(request, code, sent);
@@ -225,13 +287,14 @@ fn eager(envelope: &Envelope, len: usize) -> Message {
     }
 }
 
-fn announcement(envelope: &Envelope, len: usize, send_id: u32) -> Message {
+pub(super) fn announcement(envelope: &Envelope, len: usize, send_id: u32, placed: bool) -> Message {
     Message::Rts {
         match_info: envelope.match_info,
         immediate: envelope.immediate,
         space: envelope.space,
         length: len as u64,
         send_id,
+        placed,
     }
 }
 
@@ -302,12 +365,19 @@ fn continue_eager<L: Lane>(
 fn send_announcement<L: Lane>(
     partner: &mut Partner<L>,
     first: &Message,
+    place: Option<Place>,
 ) -> Result<bool, LaneFault> {
     if !partner.try_pay(0)? {
         return Ok(false);
     }
     let Some(lane) = partner.lane.as_mut() else { return Ok(false) };
-    if !lane.push(&first.emit(), None)? {
+    let pushed = match place {
+        Some(Place { grant, offset }) => {
+            lane.push_body(&first.emit(), &[grant, offset, 0, 0], SHORT_BODY_BYTES)?
+        }
+        None => lane.push(&first.emit(), None)?,
+    };
+    if !pushed {
         partner.credit.refund(0);
         return Ok(false);
     }

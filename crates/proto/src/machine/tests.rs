@@ -10,16 +10,20 @@
 //!   death       peers that leave or die, at every stage
 //!   hostile     frames that no honest peer would write; hostile_random: any frames at all
 //!   kept        requests as the MX interface has them
+//!   granted     messages out of granted memory, and loans
+//!   regions     operations on regions, granted and by copies
 //!   model       random programs against a naive model of MX
 //! ```
 
 mod death;
 mod flow;
+mod granted;
 mod handler;
 mod hostile;
 mod hostile_random;
 mod kept;
 mod model;
 mod multi;
+mod regions;
 mod timeline;
 mod world;

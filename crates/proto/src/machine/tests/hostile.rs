@@ -6,7 +6,7 @@
 //! concern it end with it; the honest peer C keeps exact data; memory stays bounded.
 
 use super::world::{A, B, C, LARGE, PIECES, SMALL, World, anything, tag};
-use crate::frame::{Frame, Message};
+use crate::frame::{Answer, Frame, Message};
 use crate::limits::{CREDIT_BYTES, CREDIT_MESSAGES, EAGER_BYTES_MAX};
 use crate::machine::{MultiEvent, Refusal, Sent, StatusCode};
 use crate::testing::{Limits, Payload, Sink, Tap};
@@ -27,7 +27,11 @@ pub fn stage() -> Stage {
 
 impl Stage {
     fn inject(&mut self, message: Message, len: usize) {
-        self.tap.inject(self.end, message.emit(), Payload { number: 666, offset: 0, len });
+        self.tap.inject(
+            self.end,
+            message.emit(),
+            Payload { number: 666, len, ..Payload::default() },
+        );
     }
 
     /// The victim looks at everything.
@@ -80,7 +84,14 @@ fn eager(length: u64) -> Message {
 }
 
 fn rts(length: u64) -> Message {
-    Message::Rts { match_info: 1, immediate: 0, space: Space::Tagged, length, send_id: 3 }
+    Message::Rts {
+        match_info: 1,
+        immediate: 0,
+        space: Space::Tagged,
+        length,
+        send_id: 3,
+        placed: false,
+    }
 }
 
 /// Runs a lie, and expects it to be found out and to harm nobody else.
@@ -110,7 +121,11 @@ fn frames_that_make_no_sense_by_themselves() {
     expect_fault(nothing, &[(Message::Data { recv_id: u32::MAX, offset: 0 }, 8)]);
     expect_fault(nothing, &[(Message::Cts { send_id: 0, recv_id: 0, accepted: 0 }, 0)]);
     expect_fault(nothing, &[(Message::Cts { send_id: u32::MAX, recv_id: 0, accepted: 1 }, 0)]);
-    for kind in (7..=255).chain([0]) {
+    let done = Message::Done { send_id: 0, taken: 0 };
+    let answer = Message::Answer { id: 0, answer: Answer::Ok, value: 0 };
+    expect_fault(nothing, &[(done, 0)]);
+    expect_fault(nothing, &[(answer, 0)]);
+    for kind in (14..=255).chain([0]) {
         let mut s = stage();
         s.tap.inject(s.end, Frame { kind, ..Frame::default() }, Payload::default());
         s.look();

@@ -72,7 +72,7 @@ struct Requests {
 fn run_step(s: &mut Stage, step: &Step, requests: &mut Requests) {
     match step {
         Step::Lie(frame, len) => {
-            s.tap.inject(s.end, *frame, Payload { number: 666, offset: 0, len: *len });
+            s.tap.inject(s.end, *frame, Payload { number: 666, len: *len, ..Payload::default() });
         }
         Step::Credits(bytes, messages) => s.tap.allege_credits(s.end, (*bytes, *messages)),
         Step::Drain => s.tap.drain(1 - s.end),

@@ -16,7 +16,7 @@ fn envelope(match_info: u64) -> Envelope {
 fn a_send_that_left_at_once_waits_in_the_order_of_completions() {
     let mut w = World::pair();
     let to_b = w.peer(A, B);
-    let source = Source { number: 1, len: 8 };
+    let source = Source::new(1, 8);
     let first = w.machines[A].isend_kept(source, to_b, &envelope(1)).unwrap();
     let receive = w.receive(A, anything(), 8).request;
     let second = w.machines[A].isend_kept(source, to_b, &envelope(2)).unwrap();
@@ -72,12 +72,12 @@ fn a_private_request_is_found_by_its_name_only() {
 fn a_send_without_room_is_stuck_and_one_that_was_announced_is_not() {
     let mut w = World::new(2, NARROW);
     let to_b = w.peer(A, B);
-    let long = Source { number: 1, len: 1 << 20 };
+    let long = Source::new(1, 1 << 20);
     let announced = w.machines[A].isend_kept(long, to_b, &envelope(0)).unwrap();
     assert_eq!(w.machines[A].stuck_send(announced), None);
     let mut last = announced;
     for _ in 0..8 {
-        last = w.machines[A].isend_kept(Source { number: 2, len: 8 }, to_b, &envelope(0)).unwrap();
+        last = w.machines[A].isend_kept(Source::new(2, 8), to_b, &envelope(0)).unwrap();
     }
     assert_eq!(w.machines[A].stuck_send(last), Some(to_b));
 }
@@ -87,7 +87,7 @@ fn sends_may_wait_without_a_limit_of_their_own() {
     let mut w = World::pair();
     let to_b = w.peer(A, B);
     let envelope = Envelope { synchronous: true, ..Envelope::default() };
-    let source = Source { number: 1, len: 0 };
+    let source = Source::new(1, 0);
     let mut most = 0;
     let refusal = loop {
         match w.machines[A].isend_kept(source, to_b, &envelope) {

@@ -55,7 +55,7 @@ fn a_message_of_five_gibibytes_arrives() {
     let request = w.machines[B].irecv(sink, &tag(1)).unwrap();
     let envelope = Envelope { match_info: 1, ..Envelope::default() };
     let to_b = w.peer(A, B);
-    let sent = w.machines[A].isend(Source { number, len }, to_b, &envelope).unwrap();
+    let sent = w.machines[A].isend(Source::new(number, len), to_b, &envelope).unwrap();
     w.drive();
     let status = w.test(B, request).unwrap();
     assert_eq!((status.code, status.transferred_bytes), (StatusCode::Success, len as u64));
@@ -337,7 +337,7 @@ fn what_makes_no_sense_is_refused() {
     let nobody = PeerId::from_raw(77);
     let of_nobody = Selector { source: Some(nobody), ..tag(1) };
     assert_eq!(b.irecv(sink, &of_nobody), Err(Refusal::NotConnected));
-    let source = Source { number: 1, len: 1 };
+    let source = Source::new(1, 1);
     let refused = b.isend(source, nobody, &Envelope::default());
     assert_eq!(refused, Err(Refusal::NotConnected));
     for raw in [0, 1, 1 << 32, u64::MAX] {

@@ -130,7 +130,7 @@ impl World {
         self.next_number += 1;
         let envelope = Envelope { immediate: number as u32, ..envelope };
         let dest = self.peer(from, to);
-        let sent = self.machines[from].isend(Source { number, len }, dest, &envelope)?;
+        let sent = self.machines[from].isend(Source::new(number, len), dest, &envelope)?;
         Ok(Message { from, number, len, match_info: envelope.match_info, sent })
     }
 
