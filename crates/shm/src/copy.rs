@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two copies of a payload: into our own file, and out of the peer's.
+//! The copies of a payload: into our own file, out of the peer's, and with granted memory.
 //!
 //! Into our own file, where nobody else writes, the C library copies what is shorter than two pages:
 //! it is the quickest at that. Bytes in the peer's file may change while they are read; Rust's
@@ -10,6 +10,10 @@
 //! not, keep the most lines on their way from the other processor's cache: 4 KiB take 450 ns so,
 //! and 650 ns with the C library or `rep movsb`. Other x86 processors use `rep movsb`, other
 //! architectures volatile bytes.
+//!
+//! Into and out of *granted* memory, which several processes may read and write at once, goes a copy
+//! that moves each 64-bit word at a multiple of 8 there in one piece, so that a counter or a flag in
+//! such memory is never seen half-written.
 
 use crate::distance::MEASURED_BYTES;
 
@@ -111,6 +115,113 @@ pub unsafe fn out_of_peer(from: *const u8, to: *mut u8, len_bytes: usize) {
     }
 }
 
+/// Copies out of granted memory. Words at a multiple of 8 of `from` are read in one piece.
+///
+/// # Safety
+/// `from` must be readable and `to` writable for `len_bytes`; the two must not overlap.
+#[inline]
+pub unsafe fn out_of_shared(from: *const u8, to: *mut u8, len_bytes: usize) {
+    // SAFETY: passed on from the caller.
+    unsafe { in_words(from, to, len_bytes, from.addr()) };
+}
+
+/// Copies into granted memory. Words at a multiple of 8 of `to` are written in one piece.
+///
+/// # Safety
+/// As [`out_of_shared`].
+#[inline]
+pub unsafe fn into_shared(from: *const u8, to: *mut u8, len_bytes: usize) {
+    // SAFETY: passed on from the caller.
+    unsafe { in_words(from, to, len_bytes, to.addr()) };
+}
+
+/// From here on the vectors of [`out_of_peer`] are quicker than single words.
+const VECTORS_MIN: usize = 256;
+
+/// # Safety
+/// As [`out_of_shared`]; `shared` is the address whose words stay in one piece.
+#[inline]
+unsafe fn in_words(from: *const u8, to: *mut u8, len_bytes: usize, shared: usize) {
+    let head = (shared.next_multiple_of(8) - shared).min(len_bytes);
+    let end = len_bytes - (len_bytes - head) % 8;
+    // SAFETY: `head <= end <= len_bytes`, and each piece lies between two of them; the caller vouches
+    // for both ranges.
+    unsafe {
+        for at in 0..head {
+            move_byte(from.add(at), to.add(at));
+        }
+        let mut at = head;
+        if end - head >= VECTORS_MIN && has_vectors() {
+            // Whole words from a multiple of 8 on, in vectors, which the processor splits nowhere but
+            // between cache lines. A rest that is too short for them goes in words again.
+            let rest = (end - at) % PAIR_BYTES;
+            let vectors = end - at - if rest < VECTORS_MIN { rest } else { 0 };
+            out_of_peer(from.add(at), to.add(at), vectors);
+            at += vectors;
+        }
+        while at < end {
+            move_word(from.add(at), to.add(at));
+            at += 8;
+        }
+        for at in end..len_bytes {
+            move_byte(from.add(at), to.add(at));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_vectors() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_vectors() -> bool {
+    false
+}
+
+/// # Safety
+/// As [`out_of_shared`], with one byte.
+#[inline(always)]
+unsafe fn move_byte(from: *const u8, to: *mut u8) {
+    // SAFETY: passed on from the caller; volatile, as others may write either meanwhile.
+    unsafe { to.write_volatile(from.read_volatile()) };
+}
+
+/// # Safety
+/// As [`out_of_shared`], with eight bytes; each of the two at a multiple of 8 is accessed in one piece.
+#[inline(always)]
+unsafe fn move_word(from: *const u8, to: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: reads and writes eight bytes at addresses that the caller vouches for.
+    unsafe {
+        std::arch::asm!(
+            "mov {word}, [{from}]",
+            "mov [{to}], {word}",
+            from = in(reg) from,
+            to = in(reg) to,
+            word = out(reg) _,
+            options(nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    // SAFETY: passed on from the caller; words are accessed as such where they are aligned.
+    unsafe {
+        let word = if from.addr().is_multiple_of(8) {
+            from.cast::<u64>().read_volatile().to_ne_bytes()
+        } else {
+            std::array::from_fn(|i| from.add(i).read_volatile())
+        };
+        if to.addr().is_multiple_of(8) {
+            to.cast::<u64>().write_volatile(u64::from_ne_bytes(word));
+        } else {
+            for (i, byte) in word.into_iter().enumerate() {
+                to.add(i).write_volatile(byte);
+            }
+        }
+    }
+}
+
 /// Fetches the lines of a range for writing, ahead of time and without waiting: the next payload's
 /// place, while the peer still works on this one.
 #[inline]
@@ -170,6 +281,8 @@ unsafe fn copy_page_pairs(from: *const u8, to: *mut u8, len_bytes: usize) -> usi
 
 #[cfg(target_arch = "x86_64")]
 const PAGE_BYTES: usize = 4096;
+/// What is copied side by side.
+const PAIR_BYTES: usize = 2 * 4096;
 
 /// # Safety
 /// As [`out_of_peer`], with two pages, on a processor with the feature.
@@ -274,6 +387,8 @@ mod tests {
         exactly(out_of_peer);
         exactly(into_own);
         exactly(past_the_caches);
+        exactly(out_of_shared);
+        exactly(into_shared);
     }
 
     fn exactly(copy: unsafe fn(*const u8, *mut u8, usize)) {

@@ -14,7 +14,8 @@
 //!  0x0100  |                                   zero                                |
 //!  0x1000  | cell 0   (64 bytes)                                                   |
 //!    ...   | cell 511                                                              |
-//!  0x9000  |                                   zero                                |
+//!  0x9000  | grant 0| grant 1|  ...     512 words, the owner's grant table         |  by the owner
+//!  0xa000  |                                   zero                                |
 //!  0x10000 | small payload, 64 KiB, rotating                                       |
 //!  0x20000 | bulk payload, 4 MiB, of which the first `window` bytes rotate         |
 //!  0x420000+-----------------------------------------------------------------------+
@@ -27,6 +28,7 @@
 //! | `window` | the peer, as producer | bytes of its bulk area that the peer should rotate over |
 //! | `sleeping` | the peer, after it published or told | bit 0: ring for cells; bit 1: and for room |
 //! | `closing` | the peer, when nothing else comes | 1: my last cell has been written |
+//! | `grant n` | the peer, around each access to granted memory | generation of the grant in slot n, or 0 |
 //!
 //! ## A cell
 //!
@@ -91,6 +93,11 @@ pub const WORD_CLOSING: usize = 0xc0 / 8;
 /// Word index of the first cell.
 pub const WORD_CELLS: usize = CELLS_OFFSET / 8;
 
+/// Slots of the grant table.
+pub const GRANT_COUNT: usize = 512;
+/// Word index: the generation of the grant in slot 0; 0 when there is none. (Not in the model.)
+pub const WORD_GRANTS: usize = 0x9000 / 8;
+
 /// Length of an endpoint's home file in bytes: one page from the backend, the counters behind it.
 pub const HOME_FILE_BYTES: usize = 0x1000 + 0x1_0000;
 /// Word index in the home file: the backend's attention count (low 32 bits).
@@ -104,7 +111,8 @@ pub const HOME_CHANNELS_MAX: usize = 1000;
 
 const _: () = {
     assert!(CELL_COUNT.is_power_of_two());
-    assert!(CELLS_OFFSET + CELL_COUNT * CELL_BYTES <= AREA_OFFSET);
+    assert!(CELLS_OFFSET + CELL_COUNT * CELL_BYTES <= WORD_GRANTS * 8);
+    assert!((WORD_GRANTS + GRANT_COUNT) * 8 <= AREA_OFFSET);
     assert!(CHANNEL_FILE_BYTES == 0x42_0000);
     assert!((HOME_WORD_CHANNELS + 8 * HOME_CHANNELS_MAX) * 8 <= HOME_FILE_BYTES);
     assert!(CHANNEL_FILE_BYTES < u32::MAX as usize, "area offsets are 32 bits");

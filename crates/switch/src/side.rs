@@ -70,7 +70,8 @@ impl Side {
             barrier: Barrier::of_this_process(),
             credits_seen: (0, 0),
             wish_told: 0,
-            doorbell: ends.doorbell,
+            // A relay carries copies only; files that an endpoint sends here would pile up.
+            doorbell: ends.doorbell.refuse_grants(),
             liveness: ends.liveness,
         })
     }
