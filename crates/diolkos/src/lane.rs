@@ -114,7 +114,8 @@ impl ShmLane {
         place: &Place,
         act: impl Fn(&mut Grants, GrantId) -> Result<T, diolkos_shm::Unreachable>,
     ) -> Result<T, Unreachable> {
-        let grant = GrantId::from_word(place.grant);
+        // What names no possible grant lies nowhere.
+        let grant = GrantId::from_word(place.grant).ok_or(Unreachable::Missing)?;
         match act(&mut self.grants, grant) {
             Ok(done) => Ok(done),
             Err(diolkos_shm::Unreachable::Unknown) => {
@@ -340,7 +341,7 @@ impl Lane for ShmLane {
 
     #[inline(always)]
     fn is_live(&self, place: &Place) -> bool {
-        self.grants.is_live(GrantId::from_word(place.grant))
+        GrantId::from_word(place.grant).is_some_and(|grant| self.grants.is_live(grant))
     }
 
     #[inline]

@@ -13,7 +13,8 @@
 
 use std::sync::Arc;
 
-use diolkos_proto::{AtomicOp, Envelope, Exposed, Key, PeerId, Reach, RequestId, Sent};
+use diolkos_proto::machine::Reach;
+use diolkos_proto::{AtomicOp, Envelope, Exposed, Key, PeerId, RequestId, Sent};
 use diolkos_shm::{ArenaStatus, Block, Sink, Slab, Source};
 
 use crate::endpoint::{Core, Endpoint};
