@@ -16,12 +16,14 @@ use crate::arena::LEN_MAX;
 use crate::barrier::Barrier;
 use crate::buffer::{Sink, Source};
 use crate::copy;
-use crate::layout::{GRANT_COUNT, WORD_GRANTS};
+use crate::layout::{GRANT_COUNT, WORD_FAR, WORD_GRANTS};
 use crate::sync::{AtomicU64, Ordering};
 use crate::words::Words;
 
 /// What `fstatfs` calls the file system of a memfd in ordinary pages.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// Shorter copies go through the caches in any case.
+const FAR_MIN: usize = 8 << 10;
 /// Bytes of one channel's grants that are mapped at most, views included: a peer must not use up the
 /// addresses of this process.
 const MAPPED_MAX: u64 = 4 << 40;
@@ -283,7 +285,13 @@ impl Grants {
         let from = source.range(at, len_bytes);
         // SAFETY: both ranges were checked by `reach` and `range`, and are valid by `reach` and
         // `Source::from_raw`.
-        unsafe { copy::into_shared(from, to.as_ptr(), len_bytes) };
+        unsafe {
+            if len_bytes >= FAR_MIN && self.is_far() {
+                copy::into_far_shared(from, to.as_ptr(), len_bytes);
+            } else {
+                copy::into_shared(from, to.as_ptr(), len_bytes);
+            }
+        }
         self.still_live(grant)
     }
 
@@ -306,6 +314,12 @@ impl Grants {
         // SAFETY: mapped for writing, by `reach`; at a multiple of 8, as mappings start with a page.
         let before = unsafe { atomics::apply(word, op) };
         self.still_live(grant).map(|()| before)
+    }
+
+    /// Whether the owner wants long copies past the caches, as for payloads.
+    fn is_far(&self) -> bool {
+        // ORDERING: none needed; it decides how to copy and nothing else.
+        self.words.load(WORD_FAR, Ordering::Relaxed) == 1
     }
 
     /// The second look, after writing.

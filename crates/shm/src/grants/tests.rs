@@ -275,8 +275,11 @@ fn a_writable_grant_writes_and_counts() {
     assert_eq!(pair.granter.grant(block.slab(), false, |_, _| true), Granted::Never);
     let grant = pair.grant(block.slab(), true);
     assert_eq!(pair.granter.granted(block.slab(), false), Some(grant));
-    for (offset, len) in [(0, 8), (9, 3), (16, 16), (33, 70), (1001, 5000), (20_003, 300_000)] {
-        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + offset) as u8).collect();
+    let sizes = [(0, 8), (9, 3), (16, 16), (33, 70), (1001, 5000), (20_003, 300_000)];
+    // The owner near, and far.
+    for (far, (offset, len)) in [0, 1].into_iter().flat_map(|far| sizes.map(|size| (far, size))) {
+        pair.table.store(crate::layout::WORD_FAR, far, Ordering::Relaxed);
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + offset + far as usize) as u8).collect();
         pair.write(grant, offset as u64, &bytes).unwrap();
         assert_eq!(&block.source().to_vec()[offset..offset + len], &bytes[..]);
         assert_eq!(pair.read(grant, offset as u64, len), Ok(bytes));
