@@ -11,7 +11,7 @@
 //!  0x0040  |consumed|cr.bytes|cr.msgs | window |            zero                   |  by the owner
 //!  0x0080  |sleeping|                          zero                                |  by the owner
 //!  0x00c0  |closing |                          zero                                |  by the owner
-//!  0x0100  |                                   zero                                |
+//!  0x0100  |touching|                          zero                                |  by the owner
 //!  0x1000  | cell 0   (64 bytes)                                                   |
 //!    ...   | cell 511                                                              |
 //!  0x9000  | grant 0| grant 1|  ...     512 words, the owner's grant table         |  by the owner
@@ -28,6 +28,7 @@
 //! | `window` | the peer, as producer | bytes of its bulk area that the peer should rotate over |
 //! | `sleeping` | the peer, after it published or told | bit 0: ring for cells; bit 1: and for room |
 //! | `closing` | the peer, when nothing else comes | 1: my last cell has been written |
+//! | `touching` | the peer, when it takes a grant back | the grant on which I do an atomic operation, or 0 |
 //! | `grant n` | the peer, around each access to granted memory | generation of the grant in slot n, or 0 |
 //!
 //! ## A cell
@@ -90,6 +91,8 @@ pub const WORD_SLEEPING: usize = 0x80 / 8;
 pub const WORD_FAR: usize = WORD_SLEEPING + 1;
 /// Word index: the owner has written its last cell.
 pub const WORD_CLOSING: usize = 0xc0 / 8;
+/// Word index: the grant on which the owner does an atomic operation now.
+pub const WORD_TOUCHING: usize = 0x100 / 8;
 /// Word index of the first cell.
 pub const WORD_CELLS: usize = CELLS_OFFSET / 8;
 

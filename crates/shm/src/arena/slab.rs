@@ -20,7 +20,7 @@
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -130,10 +130,13 @@ impl Slab {
             state.writable = writable;
             return Ok(());
         }
-        state.take_back();
+        let taken = state.take_back();
         // Pairs with the light fence of whoever writes there: either it finds the grant taken back,
         // or what it wrote is seen by the copy below.
         Barrier::of_this_process().heavy();
+        if state.writable {
+            taken.iter().for_each(|(table, grant)| table.await_touch(*grant));
+        }
         let (file, fresh) = mapped_file(self.bytes, rustix::param::page_size())?;
         // SAFETY: both mappings have at least so many bytes and do not overlap. Peers may write the
         // old one meanwhile, which this copy allows; the fresh one is known to nobody else.
@@ -236,18 +239,20 @@ impl State {
         self.exposures.push(Exposure { channel, grant: Some(grant), table });
     }
 
-    fn take_back(&mut self) {
-        for exposure in &mut self.exposures {
-            if let (Some(grant), Some(table)) = (exposure.grant.take(), exposure.table.upgrade()) {
-                table.clear(grant);
-            }
-        }
+    /// Clears the words of all grants; says whose they were.
+    fn take_back(&mut self) -> Vec<(Arc<Table>, GrantId)> {
+        let take = |exposure: &mut Exposure| {
+            let (grant, table) = (exposure.grant.take()?, exposure.table.upgrade()?);
+            table.clear(grant);
+            Some((table, grant))
+        };
+        self.exposures.iter_mut().filter_map(take).collect()
     }
 }
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take_back();
+        let _ = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take_back();
         // SAFETY: the range was mapped by `mapped_file`, a forked child has it too, and nothing can
         // use it after this: blocks hold their slab.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };

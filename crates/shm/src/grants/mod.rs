@@ -18,6 +18,11 @@
 //! sleepers (`doorbell`). A reader that does not look sees the old file, in which nothing happens any
 //! more.
 //!
+//! An atomic operation cannot be done twice, so it must be known whether it was done before the copy. Its
+//! reader says first which grant it touches, and looks once more whether it lives; the owner, after it
+//! has taken a grant back, waits until the peer touches it no more. That is a matter of nanoseconds
+//! for an honest peer that is running, and for any other it is not waited for long.
+//!
 //! Nothing here depends on what the other side does with such memory: a reader takes a file only if
 //! touching it cannot fault, and all that it reads is just bytes. Views are the user's to interpret.
 

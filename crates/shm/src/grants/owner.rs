@@ -4,13 +4,17 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{GENERATION_END, GrantId, GrantNote};
 use crate::arena::Slab;
 use crate::fork;
-use crate::layout::{GRANT_COUNT, WORD_GRANTS};
+use crate::layout::{GRANT_COUNT, WORD_GRANTS, WORD_TOUCHING};
 use crate::sync::Ordering;
 use crate::words::Words;
+
+/// How long a peer may be in the middle of an atomic operation: longer than a processor is taken from it.
+const TOUCH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How an attempt to grant a slab ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Granter {
 /// The grant table of a channel; slabs know it by a weak reference, to clear their words.
 pub(crate) struct Table {
     words: Words,
+    /// The peer's file, where it says what it touches.
+    incoming: Words,
     channel: u64,
     /// Whose channel it is: a forked child does not have the memory of the words.
     fork_generation: u32,
@@ -48,13 +54,14 @@ struct Slots {
 }
 
 impl Granter {
-    /// For a channel whose outgoing file is this one, with an empty table.
+    /// For a channel with these files, with an empty table.
     #[must_use]
-    pub fn new(outgoing: Words, channel: u64) -> Self {
+    pub fn new(outgoing: Words, incoming: Words, channel: u64) -> Self {
         let free = (0..GRANT_COUNT as u16).rev().collect();
         let slots = Mutex::new(Slots { generation: 0, free });
         let fork_generation = fork::watch();
-        Self { table: Arc::new(Table { words: outgoing, channel, fork_generation, slots }) }
+        let words = outgoing;
+        Self { table: Arc::new(Table { words, incoming, channel, fork_generation, slots }) }
     }
 
     /// Makes a slab reachable for the peer, for reading or also for writing. `send` passes the note and
@@ -115,6 +122,20 @@ impl Table {
         // ORDERING: made visible by the heavy fence in `Slab::renew`; later is as good otherwise.
         self.words.store(WORD_GRANTS + usize::from(grant.slot), 0, Ordering::Release);
         slots.free.push(grant.slot);
+    }
+
+    /// Waits until the peer does no atomic operation on a grant that was taken back. Not for ever: one
+    /// that is stopped, or says so for nothing, is let alone.
+    pub(crate) fn await_touch(&self, grant: GrantId) {
+        let mut started = None;
+        // ORDERING: pairs with the release store in `Grants::atomic`.
+        while self.incoming.load(WORD_TOUCHING, Ordering::Acquire) == grant.to_word() {
+            let start = *started.get_or_insert_with(Instant::now);
+            if start.elapsed() > TOUCH_PATIENCE {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {

@@ -16,7 +16,7 @@ use crate::arena::LEN_MAX;
 use crate::barrier::Barrier;
 use crate::buffer::{Sink, Source};
 use crate::copy;
-use crate::layout::{GRANT_COUNT, WORD_FAR, WORD_GRANTS};
+use crate::layout::{GRANT_COUNT, WORD_FAR, WORD_GRANTS, WORD_TOUCHING};
 use crate::sync::{AtomicU64, Ordering};
 use crate::words::Words;
 
@@ -93,6 +93,8 @@ impl std::error::Error for Unreachable {}
 /// The grants of one channel's peer.
 pub struct Grants {
     words: Words,
+    /// Our own file, where we say what we touch.
+    outgoing: Words,
     barrier: Barrier,
     slots: Box<[Slot]>,
     /// Bytes of all mappings that still exist.
@@ -120,12 +122,13 @@ unsafe impl Send for Grants {}
 unsafe impl Sync for Grants {}
 
 impl Grants {
-    /// For a channel whose incoming file is this one.
+    /// For a channel with these files.
     #[must_use]
-    pub fn new(incoming: Words) -> Self {
+    pub fn new(incoming: Words, outgoing: Words) -> Self {
         let slots = (0..GRANT_COUNT).map(|_| Slot::default()).collect();
         let mapped_bytes = Arc::default();
-        Self { words: incoming, barrier: Barrier::of_this_process(), slots, mapped_bytes }
+        let barrier = Barrier::of_this_process();
+        Self { words: incoming, outgoing, barrier, slots, mapped_bytes }
     }
 
     /// Takes in a file that came over the channel, if touching it can do no harm. One that was taken
@@ -299,7 +302,7 @@ impl Grants {
     /// there before.
     ///
     /// # Errors
-    /// [`Unreachable`]. When the grant was taken back meanwhile, it may have been done or not.
+    /// [`Unreachable`]; then it was not done.
     #[inline]
     pub fn atomic(
         &mut self,
@@ -311,9 +314,15 @@ impl Grants {
         if !offset.is_multiple_of(8) {
             return Err(Unreachable::OutOfRange);
         }
+        // ORDERING: relaxed, and before the look by the light fence, which pairs with the heavy one of
+        // `Slab::renew`: either we find the grant taken back, or its owner finds us touching it.
+        self.outgoing.store(WORD_TOUCHING, grant.to_word(), Ordering::Relaxed);
+        let live = self.still_live(grant);
         // SAFETY: mapped for writing, by `reach`; at a multiple of 8, as mappings start with a page.
-        let before = unsafe { atomics::apply(word, op) };
-        self.still_live(grant).map(|()| before)
+        let before = live.map(|()| unsafe { atomics::apply(word, op) });
+        // ORDERING: release, so that the owner sees the operation done once it sees this.
+        self.outgoing.store(WORD_TOUCHING, 0, Ordering::Release);
+        before
     }
 
     /// Whether the owner wants long copies past the caches, as for payloads.
@@ -322,7 +331,7 @@ impl Grants {
         self.words.load(WORD_FAR, Ordering::Relaxed) == 1
     }
 
-    /// The second look, after writing.
+    /// The second look: after writing, or before what must not be done in vain.
     #[inline]
     fn still_live(&self, grant: GrantId) -> Result<(), Unreachable> {
         // Pairs with the heavy fence of `Slab::renew`.

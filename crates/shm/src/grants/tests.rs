@@ -36,13 +36,15 @@ fn pair_of(arena: &Arena, channel: u64) -> Pair {
     let file = rustix::fs::memfd_create("grants-test", flags).unwrap();
     rustix::fs::ftruncate(&file, CHANNEL_FILE_BYTES as u64).unwrap();
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
+    // Both directions in one file: the words of the two sides do not overlap.
     let map = |access| {
         let region = Region::map(file.try_clone().unwrap(), CHANNEL_FILE_BYTES, access).unwrap();
         Words::new(Arc::new(region))
     };
     let table = map(Access::ReadWrite);
-    let granter = Granter::new(table.clone(), channel);
-    Pair { arena: arena.clone(), granter, grants: Grants::new(map(Access::ReadOnly)), table }
+    let incoming = map(Access::ReadOnly);
+    let granter = Granter::new(table.clone(), incoming.clone(), channel);
+    Pair { arena: arena.clone(), granter, grants: Grants::new(incoming, table.clone()), table }
 }
 
 impl Pair {
