@@ -26,6 +26,7 @@ __all__ = [
     "Status",
     "bench_pingpong",
     "bench_rate",
+    "bench_rdma",
     "cache_line_ns",
     "eventfd_wake",
     "local_pair",
@@ -625,10 +626,31 @@ def local_pair() -> tuple[tuple[Endpoint, Peer], tuple[Endpoint, Peer]]:
     """Two endpoints of this process that are joined without a backend: `diolkos.testing.pair`."""
 
 def bench_pingpong(
-    endpoint: Endpoint, peer: Peer, size: int, iterations: int, initiator: bool, verify: bool
+    endpoint: Endpoint,
+    peer: Peer,
+    size: int,
+    iterations: int,
+    initiator: bool,
+    verify: bool,
+    *,
+    arena: bool = False,
 ) -> bytes:
     """Round trips without Python between them: native-endian 32-bit nanoseconds of each, nothing
-    for the responder or with `verify`, which checks every byte instead of taking times."""
+    for the responder or with `verify`, which checks every byte instead of taking times. With
+    `arena`, out of arena memory that is written anew each time."""
+
+def bench_rdma(
+    endpoint: Endpoint,
+    peer: Peer,
+    memory: _Buffer,
+    key: Any,
+    op: Literal["write", "read", "fetch_add"],
+    iterations: int,
+    window: int,
+    verify: bool,
+) -> bytes:
+    """Operations on a region without Python between them: native-endian 32-bit nanoseconds of each,
+    or of `window` in a row; nothing for the region's owner, who has `None` for a key."""
 
 def bench_rate(
     endpoint: Endpoint, peer: Peer, size: int, count: int, window: int, initiator: bool

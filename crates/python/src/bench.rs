@@ -19,21 +19,22 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::thread::CpuSet;
 
 use crate::arguments;
+use crate::bench_granted;
 use crate::endpoint::Endpoint;
 use crate::errors;
 use crate::peer::Peer;
 
 /// Match info of the messages of a benchmark.
-const PAYLOAD: u64 = 0xbe7c;
+pub const PAYLOAD: u64 = 0xbe7c;
 /// Match info of the answer to a window of messages.
-const ANSWER: u64 = 0xbe7d;
+pub const ANSWER: u64 = 0xbe7d;
 /// How long a receive spins before it waits in the core's own way.
-const SPIN: Duration = Duration::from_millis(1);
+pub const SPIN: Duration = Duration::from_millis(1);
 /// How long the clocks are compared to learn the speed of the time stamp counter.
 const CALIBRATION: Duration = Duration::from_millis(20);
 
 /// Why a loop ended early.
-enum Stop {
+pub enum Stop {
     Core(Error),
     Ended(StatusCode),
     WrongContents(usize),
@@ -46,7 +47,7 @@ impl From<Error> for Stop {
     }
 }
 
-fn raise(py: Python<'_>, stop: Stop) -> PyErr {
+pub fn raise(py: Python<'_>, stop: Stop) -> PyErr {
     match stop {
         Stop::Core(error) => errors::from_core(py, error),
         Stop::Ended(code) => errors::from_core(py, Error::PeerGone(code)),
@@ -122,17 +123,7 @@ impl Side {
 
     #[inline(always)]
     fn wait(&self, request: RequestId) -> Result<Status, Stop> {
-        loop {
-            match self.core.wait(request, None) {
-                Ok(Some(status)) if status.code == StatusCode::Success => return Ok(status),
-                Ok(Some(status)) => return Err(Stop::Ended(status.code)),
-                Ok(None) => {}
-                Err(Error::Interrupted) => {
-                    Python::attach(|py| py.check_signals()).map_err(Stop::Signal)?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        wait(&self.core, request)
     }
 
     /// Waits for a window of requests at once.
@@ -197,16 +188,43 @@ impl Side {
     }
 }
 
-const ANY: Selector =
+/// Waits for a request that must succeed.
+#[inline(always)]
+pub fn wait(core: &diolkos::Endpoint, request: RequestId) -> Result<Status, Stop> {
+    loop {
+        match core.wait(request, None) {
+            Ok(Some(status)) if status.code == StatusCode::Success => return Ok(status),
+            Ok(Some(status)) => return Err(Stop::Ended(status.code)),
+            Ok(None) => {}
+            Err(Error::Interrupted) => {
+                Python::attach(|py| py.check_signals()).map_err(Stop::Signal)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The times between ticks as Python gets them: native-endian `u32` nanoseconds.
+pub fn time_bytes<'py>(py: Python<'py>, ticks: &[u64], ns_per_tick: f64) -> Bound<'py, PyBytes> {
+    let times: Vec<u8> = ticks
+        .windows(2)
+        .map(|pair| ((pair[1] - pair[0]) as f64 * ns_per_tick) as u32)
+        .flat_map(u32::to_ne_bytes)
+        .collect();
+    PyBytes::new(py, &times)
+}
+
+pub const ANY: Selector =
     Selector { match_info: 0, mask: 0, source: None, space: diolkos::Space::Tagged };
 
-fn pattern(seed: usize, at: usize) -> u8 {
+pub fn pattern(seed: usize, at: usize) -> u8 {
     (seed.wrapping_mul(31).wrapping_add(at).wrapping_add(at >> 8)) as u8
 }
 
-/// Native-endian `u32` nanoseconds of each round trip; empty for the responder.
+/// Native-endian `u32` nanoseconds of each round trip; empty for the responder. With `arena` the
+/// messages lie in the endpoint's arena, and are written anew before each round trip.
 #[pyfunction]
-#[pyo3(signature = (endpoint, peer, size, iterations, initiator, verify))]
+#[pyo3(signature = (endpoint, peer, size, iterations, initiator, verify, *, arena=false))]
 pub fn bench_pingpong<'py>(
     endpoint: &Bound<'py, Endpoint>,
     peer: &Bound<'py, Peer>,
@@ -214,7 +232,11 @@ pub fn bench_pingpong<'py>(
     iterations: usize,
     initiator: bool,
     verify: bool,
+    arena: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    if arena {
+        return bench_granted::pingpong(endpoint, peer, size, iterations, initiator, verify);
+    }
     let py = endpoint.py();
     let side = Side::new(endpoint, peer, size)?;
     let ns_per_tick = Ticks::ns_per_tick();
@@ -223,12 +245,7 @@ pub fn bench_pingpong<'py>(
         (false, false) => respond(side, iterations).map(|()| Vec::new()),
         (_, true) => exchange_verified(side, iterations, initiator).map(|()| Vec::new()),
     })?;
-    let times: Vec<u8> = ticks
-        .windows(2)
-        .map(|pair| ((pair[1] - pair[0]) as f64 * ns_per_tick) as u32)
-        .flat_map(u32::to_ne_bytes)
-        .collect();
-    Ok(PyBytes::new(py, &times))
+    Ok(time_bytes(py, &ticks, ns_per_tick))
 }
 
 fn initiate(side: &mut Side, iterations: usize) -> Result<Vec<u64>, Stop> {
@@ -346,25 +363,25 @@ fn receive_window(
 }
 
 /// The cheapest clock of the machine.
-struct Ticks;
+pub struct Ticks;
 
 impl Ticks {
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn now() -> u64 {
+    pub fn now() -> u64 {
         // SAFETY: the instruction exists on every x86-64 processor and touches no memory.
         unsafe { core::arch::x86_64::_rdtsc() }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
     #[inline(always)]
-    fn now() -> u64 {
+    pub fn now() -> u64 {
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed().as_nanos() as u64
     }
 
     /// Measured once.
-    fn ns_per_tick() -> f64 {
+    pub fn ns_per_tick() -> f64 {
         static SPEED: OnceLock<f64> = OnceLock::new();
         *SPEED.get_or_init(|| {
             let (clock, ticks) = (Instant::now(), Self::now());

@@ -31,6 +31,7 @@
 
 mod arguments;
 mod bench;
+mod bench_granted;
 mod buffer;
 mod claim;
 mod endpoint;
@@ -71,6 +72,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(endpoint::local_pair, module)?)?;
     module.add_function(wrap_pyfunction!(bench::bench_pingpong, module)?)?;
     module.add_function(wrap_pyfunction!(bench::bench_rate, module)?)?;
+    module.add_function(wrap_pyfunction!(bench_granted::bench_rdma, module)?)?;
     module.add_function(wrap_pyfunction!(bench::cache_line_ns, module)?)?;
     module.add_function(wrap_pyfunction!(bench::eventfd_wake, module)?)?;
     Ok(())
