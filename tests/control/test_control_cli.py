@@ -36,7 +36,7 @@ def test_help_fits_one_screen_and_goes_to_stdout() -> None:
     lines = shown.stdout.splitlines()
     assert len(lines) <= 24
     assert all(len(line) <= 80 for line in lines)
-    for command in ("pingpong", "stream", "rate", "info", "backend"):
+    for command in ("pingpong", "stream", "rate", "rdma", "loan", "info", "backend"):
         assert any(line.split()[:1] == [command] for line in lines)
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparing message-passing libraries on a machine that will not hold still.
 
-The commands ``diolkos pingpong``, ``stream`` and ``rate``. How a comparison is made fair::
+The commands ``diolkos pingpong``, ``stream``, ``rate``, ``rdma`` and ``loan``. How a comparison is
+made fair::
 
     coordinator ------------------------------------------- one process, asleep during slices
       |  control sockets (control)        |
@@ -14,7 +15,8 @@ The commands ``diolkos pingpong``, ``stream`` and ``rate``. How a comparison is 
 - All contenders are up for the whole run. All but one sleep, outside their libraries.
 - Ratios come from adjacent slices only (``slices``).
 - The loops around every Python library are compiled from one text (``sides.loops``), those around
-  every MPI library from one C file (``native``), and both do what our native loop does.
+  every MPI library from one C file (``native``), and both do what our native loop does. One-sided
+  operations (``sides.one_sided``) and loans (``sides.lending``) have texts of their own.
 - Contents are verified on a pass of their own; timed passes check a word.
 - Every run says on what machine it ran and whether to believe it (``machine``).
 - Nothing is left behind: no process, no file, no segment (``processes``).

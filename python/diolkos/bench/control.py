@@ -53,6 +53,27 @@ class Operation(enum.IntEnum):
     ALREADY_THERE = 4
     #: Side 0 times batches of ``window`` tests of a receive that nothing matches; side 1 is silent.
     INCOMPLETE_TEST = 5
+    #: Side 0 writes into memory of side 1, reads from it, or adds to a word of it.
+    RDMA_WRITE = 6
+    RDMA_READ = 7
+    RDMA_ATOMIC = 8
+    #: A loan crosses, and another one comes back.
+    LOAN = 9
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether side 0 works on memory of side 1, which only touches it between."""
+        return self in (Operation.RDMA_WRITE, Operation.RDMA_READ, Operation.RDMA_ATOMIC)
+
+    @property
+    def is_round_trip(self) -> bool:
+        """Whether a time is that of a round trip, of which half is reported."""
+        return self in (Operation.PINGPONG, Operation.LOAN)
+
+    @property
+    def takes_times(self) -> bool:
+        """Whether each iteration has a time, rather than the slice a rate."""
+        return self.is_one_sided or self.is_round_trip
 
 
 class ReplyKind(enum.IntEnum):
@@ -85,26 +106,32 @@ class Command:
 
     operation: Operation
     size: int = 0
-    #: Round trips of a ping-pong; messages of a stream, a multiple of ``window``.
+    #: Round trips of a ping-pong; messages of a stream, a multiple of ``window``; times to take of
+    #: one-sided operations.
     iterations: int = 0
-    #: Messages between two acknowledgements of a stream.
+    #: Messages between two acknowledgements of a stream; one-sided operations that a time stands
+    #: for, where 1 is one that is timed alone, on memory that side 1 has just touched.
     window: int = 1
     #: Microseconds that the initiator sleeps before each round trip.
     pause_us: int = 0
     #: Write and check every byte, and take no times.
     verify: bool = False
+    #: Both sides write their message anew before each round trip, outside of the time.
+    touched: bool = False
 
     def pack(self) -> bytes:
         """The command as the 40 bytes that cross the socket."""
+        flags = self.verify | self.touched << 1
         return _COMMAND.pack(
-            self.operation, self.verify, self.size, self.iterations, self.window, self.pause_us
+            self.operation, flags, self.size, self.iterations, self.window, self.pause_us
         )
 
     @classmethod
     def unpack(cls, packet: bytes) -> Command:
         """The inverse of :meth:`pack`. Raises ValueError for an operation that does not exist."""
         operation, flags, size, iterations, window, pause_us = _COMMAND.unpack(packet)
-        return cls(Operation(operation), size, iterations, window, pause_us, bool(flags & 1))
+        verify, touched = bool(flags & 1), bool(flags & 2)
+        return cls(Operation(operation), size, iterations, window, pause_us, verify, touched)
 
 
 class Line:

@@ -103,7 +103,9 @@ class Coordinator:
             self._progress(number, len(wanted), f"starting {contender.name}")
             own = directory / str(number)
             own.mkdir()
-            workspace = Workspace(own, shared, self._plan.window, runtime_directory)
+            workspace = Workspace(
+                own, shared, self._plan.window, self._plan.operation, runtime_directory
+            )
             if self._can_take_part(contender):
                 self._bring_up(RunningContender(contender, group, workspace))
         if self._plan.busy_neighbours:
@@ -170,7 +172,28 @@ class Coordinator:
                 except ContenderError as error:
                     self._leave_out(error, size)
                     del results[pair.rival]
+            if self._plan.compares_sizes and size != self._plan.sizes[0]:
+                self._compare_with_smallest(size, results)
         return list(results.values())
+
+    def _compare_with_smallest(self, size: int, results: dict[str, Result]) -> None:
+        """Pairs of adjacent slices of one contender at two sizes."""
+        smallest = self._plan.sizes[0]
+        for number in range(self._plan.rounds):
+            order = [smallest, size] if number % 2 == 0 else [size, smallest]
+            for name, result in list(results.items()):
+                running = self._running[name]
+                self._progress(number, self._plan.rounds, f"{size} B over {smallest} B: {name}")
+                if not self._taker.is_calibrated(running, smallest):
+                    continue
+                try:
+                    with self._loaded():
+                        pieces = {each: self._taker.take(running, each) for each in order}
+                except ContenderError as error:
+                    self._leave_out(error, size)
+                    del results[name]
+                else:
+                    result.compare_sizes(pieces[smallest], pieces[size])
 
     def _take_pair(self, pair: Pair, size: int, results: dict[str, Result]) -> None:
         """Two adjacent slices, or one where the reference is alone."""

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diolkos.bench.contenders import FACES, RIVALS, Contender, ours, rival
+from diolkos.bench.contenders import FACES, MEMORIES, RIVALS, Contender, ours, rival
 from diolkos.bench.control import Operation
 from diolkos.bench.results import Plan
 from diolkos.bench.slices import SLICE_TARGET_S
@@ -63,17 +63,26 @@ def bounded(
     return parse
 
 
-def add_options(parser: argparse.ArgumentParser, sizes: str) -> None:
-    """Adds what all benchmark commands understand; ``sizes`` is the default list."""
+def add_options(
+    parser: argparse.ArgumentParser,
+    sizes: str,
+    *,
+    what: str = "messages",
+    faces: Sequence[str] = FACES,
+) -> None:
+    """Adds what all benchmark commands understand; ``sizes`` is the default list.
+
+    The sizes are those of ``what``, and ``faces`` are the doors that have such a benchmark.
+    """
     add = parser.add_argument
     add(
         "--sizes",
         metavar="LIST",
         type=size_list,
         default=size_list(sizes),
-        help=f"sizes of messages (default: {sizes})",
+        help=f"sizes of {what} (default: {sizes})",
     )
-    _add_contender_options(parser)
+    _add_contender_options(parser, faces)
     add(
         "--load",
         metavar="N",
@@ -99,10 +108,10 @@ def add_options(parser: argparse.ArgumentParser, sizes: str) -> None:
     add("--json", action="store_true", help="one JSON object a line on stdout")
 
 
-def _add_contender_options(parser: argparse.ArgumentParser) -> None:
+def _add_contender_options(parser: argparse.ArgumentParser, faces: Sequence[str]) -> None:
     """Adds who takes part."""
     add = parser.add_argument
-    add("--face", choices=FACES, default="python", help="which door of ours (default: python)")
+    add("--face", choices=faces, default="python", help="which door of ours (default: python)")
     add(
         "--road",
         choices=("direct", "switched", "auto"),
@@ -141,13 +150,25 @@ def add_window_option(parser: argparse.ArgumentParser, default: int) -> None:
     )
 
 
+def add_memory_option(parser: argparse.ArgumentParser) -> None:
+    """Adds where the messages of ours lie."""
+    parser.add_argument(
+        "--memory",
+        choices=MEMORIES,
+        default="plain",
+        help="where messages of ours lie; arena: in granted memory, and everybody's are written"
+        " anew before each round trip (default: plain)",
+    )
+
+
 def contenders(args: argparse.Namespace) -> list[Contender]:
     """Ours first, in its variants, then the rivals in the order given."""
-    found: list[Contender] = [ours(args.face, args.road)]
+    memory = getattr(args, "memory", "plain")
+    found: list[Contender] = [ours(args.face, args.road, memory=memory)]
     if args.isolate:
-        found.append(ours(args.face, args.road, isolated=True))
+        found.append(ours(args.face, args.road, isolated=True, memory=memory))
     if args.idle_peers:
-        found.append(ours(args.face, args.road, idle_peers=args.idle_peers))
+        found.append(ours(args.face, args.road, idle_peers=args.idle_peers, memory=memory))
     return found + [rival(name) for name in args.against]
 
 
@@ -156,13 +177,16 @@ def plan(args: argparse.Namespace, operation: Operation) -> Plan:
     rounds = args.slices or _ROUNDS_DEFAULT
     if args.seconds:
         rounds = max(_ROUNDS_MIN, round(args.seconds / (2 * SLICE_TARGET_S)))
+    loans = operation is Operation.LOAN
     return Plan(
         operation=operation,
-        sizes=args.sizes,
+        sizes=sorted(set(args.sizes)) if loans else args.sizes,
+        compares_sizes=loans,
         contenders=contenders(args),
         rounds=rounds,
         window=getattr(args, "window", 1),
         pause_us=round(getattr(args, "pause", 0) * 1000),
+        touched=getattr(args, "memory", "plain") == "arena",
         busy_neighbours=args.load,
         beside=_BESIDE.get(args.face) if operation is Operation.PINGPONG else None,
     )

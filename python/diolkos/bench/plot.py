@@ -26,6 +26,8 @@ _RIVAL_MARKERS = "osv^D<>PX*ph"
 
 _AXES = {
     "pingpong": ("half round trip, median (µs)", lambda row: row["half_rtt_us"]["p50"]),
+    "rdma": ("one operation, median (µs)", lambda row: row["operation_us"]["p50"]),
+    "loan": ("half round trip, median (µs)", lambda row: row["half_rtt_us"]["p50"]),
     "stream": ("bandwidth (MB/s)", lambda row: row["MBps"]),
     "rate": ("messages a second", lambda row: row["msgs_per_s"]),
 }
@@ -63,9 +65,9 @@ def draw(rows: Sequence[Row], machine: Row, path: Path) -> None:
     sizes = sorted({row["size"] for row in drawn if row["size"] > 0})
     axes.set_xticks(sizes, [size_text(size) for size in sizes], rotation=30, ha="right")
     axes.minorticks_off()
-    axes.set_xlabel("size of a message")
+    axes.set_xlabel("size")
     axes.set_ylabel(label)
-    axes.set_title("Messages between two processes of one host")
+    axes.set_title("Between two processes of one host")
     axes.grid(True, which="major", alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.text(0.01, -0.01, _caption(machine), fontsize=8, color="#444444", va="top")

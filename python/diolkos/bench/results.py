@@ -21,8 +21,12 @@ class Plan:
     rounds: int = 25
     #: Messages of a stream between two acknowledgements.
     window: int = 64
+    #: Each size is also compared with the smallest one, which is the first.
+    compares_sizes: bool = False
     #: Microseconds that the initiator sleeps before each round trip.
     pause_us: int = 0
+    #: Both sides write their message anew before each round trip, outside of the time.
+    touched: bool = False
     busy_neighbours: int = 0
     #: Also measured after each size, of contenders that know how, and compared with nobody.
     beside: Operation | None = None
@@ -35,7 +39,7 @@ class Plan:
 
 @dataclass
 class Slice:
-    """What one slice gave: round-trip times of a ping-pong, or the rate of a stream."""
+    """What one slice gave: a time for each iteration, or the rate of a stream."""
 
     times: Histogram | None = None
     messages_per_s: float = 0.0
@@ -59,6 +63,8 @@ class Result:
     ratios: list[float] = field(default_factory=list)
     ratios_p99: list[float] = field(default_factory=list)
     ratios_mean: list[float] = field(default_factory=list)
+    #: This size over the smallest one, same contender, one value for each pair of slices.
+    over_smallest: list[float] = field(default_factory=list)
 
     def add(self, piece: Slice) -> None:
         """Takes in one slice."""
@@ -78,3 +84,11 @@ class Result:
         self.ratios.append(ours[0] / max(theirs[0], 1))
         self.ratios_p99.append(ours[1] / max(theirs[1], 1))
         self.ratios_mean.append(reference.times.mean() / max(own.times.mean(), 1.0))
+
+    def compare_sizes(self, smallest: Slice, own: Slice) -> None:
+        """Takes in the ratio of two adjacent slices of this contender at two sizes."""
+        assert smallest.times is not None, "sizes are compared by their times"
+        assert own.times is not None, "sizes are compared by their times"
+        (below,) = smallest.times.percentiles((0.5,))
+        (above,) = own.times.percentiles((0.5,))
+        self.over_smallest.append(above / max(below, 1))

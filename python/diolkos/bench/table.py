@@ -13,6 +13,8 @@ _LATENCY_COLUMNS = "".join(f" {name:>9}" for name in ("min", "p50", "p99", "p99.
 _RATIO_COLUMN = "  ours/theirs (p10 to p90)"
 
 _KEYS = ("min", "p50", "p99", "p999", "max")
+#: The key of a row that holds its times.
+_TIMES = {"pingpong": "half_rtt_us", "loan": "half_rtt_us", "rdma": "operation_us"}
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -26,7 +28,10 @@ def size_text(size: int) -> str:
 
 def heading(bench: str) -> list[str]:
     """The lines above the rows of a benchmark."""
-    if bench == "pingpong":
+    if bench == "rdma":
+        what = "one operation in microseconds; below 1 in the last column is good for us"
+        columns = f"{_NAME_COLUMNS}{_LATENCY_COLUMNS} {'MB/s':>9}{_RATIO_COLUMN}"
+    elif bench in ("pingpong", "loan"):
         what = "half round trip in microseconds; below 1 in the last column is good for us"
         columns = f"{_NAME_COLUMNS}{_LATENCY_COLUMNS} {'MB/s':>9}{_RATIO_COLUMN}"
     elif bench == "rate":
@@ -68,9 +73,10 @@ def _line(row: Row) -> str:
         f"{row['contender']:<18} {row['face']:<8} {row['road'] or '-':<9} "
         f"{size_text(row['size']):>8}"
     )
-    if row["bench"] == "pingpong":
-        times = "".join(f" {_number(row['half_rtt_us'][key]):>9}" for key in _KEYS)
-        return f"{name}{times} {row['MBps']:>9.0f}{_ratio(row)}"
+    if row["bench"] in _TIMES:
+        times = "".join(f" {_number(row[_TIMES[row['bench']]][key]):>9}" for key in _KEYS)
+        speed = f"{row['MBps']:.0f}" if "MBps" in row else "-"
+        return f"{name}{times} {speed:>9}{_ratio(row)}{_remarks(row)}"
     if row["bench"] == "already_there":
         times = "".join(f" {_number(row['receive_us'][key]):>9}" for key in _KEYS)
         return f"{name}{times} {'-':>9}  a receive of what is already there"
@@ -88,6 +94,18 @@ def _number(value: float) -> str:
     if value < 10:
         return f"{value:.3f}"
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _remarks(row: Row) -> str:
+    """What else a reader must know of the times."""
+    remarks = []
+    if "operation" in row:
+        remarks.append(row["operation"])
+    if row.get("batch", 1) > 1:
+        remarks.append(f"batches of {row['batch']}")
+    if "over_smallest" in row:
+        remarks.append(f"{row['over_smallest']['p50']:.2f} of the smallest size")
+    return f"  [{', '.join(remarks)}]" if remarks else ""
 
 
 def _ratio(row: Row) -> str:

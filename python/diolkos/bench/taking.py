@@ -8,6 +8,8 @@ of a run does not make slices longer than they may be.
 
 from __future__ import annotations
 
+import time
+
 from diolkos.bench.control import Command, Operation, seconds_from, times_from
 from diolkos.bench.results import Plan, Result, Slice
 from diolkos.bench.running import RunningContender
@@ -29,9 +31,19 @@ _CALIBRATION_SLICES_MAX = 8
 _READY_MESSAGES = 64
 _READY_SLICES_PER_ROUND = 4
 
+#: One-sided operations of up to so many bytes are too short to be timed alone.
+_SHORT_BYTES = 64
+_OPERATIONS_PER_BATCH = 100
+
 #: One slice of tests: batches, each long enough that reading the clock costs it nothing.
 _TEST_BATCHES = 32
 _TESTS_PER_BATCH = 10_000
+
+
+def batch_of(operation: Operation, size: int) -> int:
+    """How many one-sided operations a time stands for."""
+    short = size <= _SHORT_BYTES or operation is Operation.RDMA_ATOMIC
+    return _OPERATIONS_PER_BATCH if short and operation.is_one_sided else 1
 
 
 class SliceTaker:
@@ -52,6 +64,7 @@ class SliceTaker:
             size=size,
             library=running.description.get("library", ""),
             road=running.description.get("road"),
+            calls=batch_of(self._plan.operation, size),
         )
 
     def verify(self, running: RunningContender, size: int) -> None:
@@ -59,30 +72,39 @@ class SliceTaker:
         count = _VERIFY_BYTES // max(size, 1)
         count = max(_VERIFY_MESSAGES_MIN, min(_VERIFY_MESSAGES_MAX, count))
         window = self._plan.window
-        if self._plan.operation is not Operation.PINGPONG:
+        if not self._plan.operation.takes_times:
             count = max(count // window, 1) * window
         running.run(Command(self._plan.operation, size, count, window, verify=True))
 
     def calibrate(self, running: RunningContender, size: int) -> None:
         """Learns how many iterations make a slice."""
         key = running.name, size
-        ping = self._plan.operation is Operation.PINGPONG
-        self._iterations[key] = ITERATIONS_MIN if ping else self._plan.window
+        timed = self._plan.operation.takes_times
+        self._iterations[key] = ITERATIONS_MIN if timed else self._plan.window
         for _ in range(_CALIBRATION_SLICES_MAX):
             before = self._iterations[key]
             self.take(running, size)
             if self._iterations[key] < _CALIBRATED_GROWTH * before:
                 return
 
+    def is_calibrated(self, running: RunningContender, size: int) -> bool:
+        """Whether :meth:`take` knows how long a slice shall be."""
+        return (running.name, size) in self._iterations
+
     def take(self, running: RunningContender, size: int) -> Slice:
         """One timed slice."""
         plan, key = self._plan, (running.name, size)
         count = self._iterations[key]
-        payload = running.run(Command(plan.operation, size, count, plan.window, plan.pause_us))
+        window = batch_of(plan.operation, size) if plan.operation.is_one_sided else plan.window
+        begin = time.monotonic()
+        command = Command(plan.operation, size, count, window, plan.pause_us, touched=plan.touched)
+        payload = running.run(command)
+        elapsed_s = time.monotonic() - begin
         target_s = plan.slice_target_s()
-        if plan.operation is Operation.PINGPONG:
+        if plan.operation.takes_times:
             times = times_from(payload)
-            elapsed_s = sum(times) * 1e-9 + count * plan.pause_us * 1e-6
+            if not (plan.operation.is_one_sided or plan.touched):  # which leave something out
+                elapsed_s = sum(times) * 1e-9 + count * plan.pause_us * 1e-6
             floor = 1 if plan.pause_us else ITERATIONS_MIN
             self._iterations[key] = next_iterations(count, elapsed_s, target_s, floor)
             return Slice(Histogram(times[0 if plan.pause_us else warm_up_of(count) :]))

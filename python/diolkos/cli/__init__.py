@@ -28,6 +28,8 @@ COMMANDS = {
     "pingpong": "diolkos.cli.pingpong",
     "stream": "diolkos.cli.stream",
     "rate": "diolkos.cli.rate",
+    "rdma": "diolkos.cli.rdma",
+    "loan": "diolkos.cli.loan",
     "info": "diolkos.cli.info",
     "mx": "diolkos.cli.mx",
     "backend": "diolkos.cli.backend",

@@ -11,7 +11,7 @@ import argparse
 from typing import Any
 
 from diolkos.bench import options
-from diolkos.cli.codes import ExitCode
+from diolkos.cli.codes import CliError, ExitCode
 
 _DESCRIPTION = """\
 Send one message back and forth between two processes, and report half of the round trip. Contents
@@ -23,6 +23,7 @@ examples:
   diolkos pingpong --against pipe,zmq --plot pingpong.png
   diolkos pingpong --face native --sizes 8,4K,64K,1M --against mpi,mpi-tuned,mpi-ucx,impi
   diolkos pingpong --face native --sizes 8 --isolate --json
+  diolkos pingpong --face native --memory arena --sizes 64K,1M,16M --against memcpy,mpi
   diolkos pingpong --face mx --sizes 8 --against native,mpi    the C interface
   diolkos pingpong --face native --sizes 8 --pause 2 --against eventfd    both sides asleep"""
 
@@ -44,10 +45,13 @@ def prepare_parser(subparsers: Any) -> None:
         default=0,
         help="wait so long before each message, so that the peer sleeps (default: 0)",
     )
+    options.add_memory_option(parser)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Measures and prints."""
+    if args.memory == "arena" and args.pause:
+        raise CliError("--pause goes with --memory plain only")
     from diolkos.bench import command
     from diolkos.bench.control import Operation
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from diolkos.bench.contenders.base import Contender, Launch, Missing, Workspace
-from diolkos.bench.contenders.diolkos import FACES, Diolkos, NativeFace
+from diolkos.bench.contenders.diolkos import FACES, MEMORIES, Diolkos, NativeFace
 from diolkos.bench.contenders.mpi import SETTINGS, IntelMpi, Mpi4py, OpenMpi
 from diolkos.bench.contenders.mx import MxInterface
 from diolkos.bench.contenders.plain import (
     Connected,
     Eventfd,
     Iceoryx,
+    Memcpy,
+    SharedBlock,
     Zeromq,
     tcp_pair,
     unix_pair,
@@ -20,6 +22,7 @@ from diolkos.bench.contenders.plain import (
 
 __all__ = [
     "FACES",
+    "MEMORIES",
     "RIVALS",
     "Contender",
     "Diolkos",
@@ -37,18 +40,22 @@ RIVALS: dict[str, Callable[[], Contender]] = {
     "zmq": Zeromq,
     "mpi4py": Mpi4py,
     "iceoryx2": Iceoryx,
+    "shared_memory": SharedBlock,
     **{name: lambda name=name: OpenMpi(name) for name in SETTINGS},  # type: ignore[misc]
     "impi": IntelMpi,
     "eventfd": Eventfd,
+    "memcpy": Memcpy,
     "native": NativeFace,
 }
 
 
-def ours(face: str, road: str, *, isolated: bool = False, idle_peers: int = 0) -> Contender:
-    """Ours through one of the ``FACES``."""
+def ours(
+    face: str, road: str, *, isolated: bool = False, idle_peers: int = 0, memory: str = "plain"
+) -> Contender:
+    """Ours through one of the ``FACES``, with messages in one of the ``MEMORIES``."""
     if face == "mx":
-        return MxInterface(road, isolated=isolated, idle_peers=idle_peers)
-    return Diolkos(face, road, isolated=isolated, idle_peers=idle_peers)
+        return MxInterface(road, isolated=isolated, idle_peers=idle_peers, memory=memory)
+    return Diolkos(face, road, isolated=isolated, idle_peers=idle_peers, memory=memory)
 
 
 def rival(name: str) -> Contender:

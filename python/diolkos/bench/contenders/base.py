@@ -23,6 +23,7 @@ from diolkos.bench.control import Operation
 _PACKAGE_ROOT = Path(__file__).absolute().parents[3]
 
 EXCHANGES = frozenset({Operation.PINGPONG, Operation.STREAM, Operation.RATE})
+ONE_SIDED = frozenset(each for each in Operation if each.is_one_sided)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Workspace:
     shared: Path
     #: The messages that may be on their way at once, and the longest of them in bytes.
     window: int = 1
+    #: What will be measured: some contenders have a program of their own for it.
+    operation: Operation = Operation.PINGPONG
     #: The runtime directory of the private backend, for contenders that need one.
     runtime_directory: Path | None = None
 
@@ -66,6 +69,10 @@ class Contender(ABC):
     #: The road that a contender of ours asks for; None for rivals, who have no choice.
     road: str | None = None
     operations: frozenset[Operation] = EXCHANGES
+    #: A bound that the machine sets, not a rival that somebody could use instead.
+    limit: bool = False
+    #: Where the messages of a contender of ours lie; None where there is no choice.
+    memory: str | None = None
     #: Ratios of ours to ours are called ``over_plain``.
     ours: bool = False
     #: It gets a private backend: ours do, also where they stand among the rivals.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from diolkos.bench import isolate
 from diolkos.bench.contenders.base import (
-    EXCHANGES,
+    ONE_SIDED,
     Contender,
     Launch,
     Missing,
@@ -18,6 +18,8 @@ from diolkos.bench.contenders.base import (
 from diolkos.bench.control import Operation
 
 FACES = ("python", "native", "asyncio", "mx")
+#: Where messages lie: anywhere, or in memory that the endpoint allots and can grant.
+MEMORIES = ("plain", "arena")
 
 
 class Diolkos(Contender):
@@ -30,10 +32,17 @@ class Diolkos(Contender):
     needs_backend = True
 
     def __init__(
-        self, face: str, road: str, *, isolated: bool = False, idle_peers: int = 0
+        self,
+        face: str,
+        road: str,
+        *,
+        isolated: bool = False,
+        idle_peers: int = 0,
+        memory: str = "plain",
     ) -> None:
         self.face = face
         self.road = road
+        self.memory = memory
         self.isolated = isolated
         self._idle_peers = idle_peers
         self.member_count = 3 if idle_peers else 2
@@ -43,7 +52,11 @@ class Diolkos(Contender):
         elif idle_peers:
             self.name = f"diolkos-idle{idle_peers}"
         if face in ("python", "asyncio"):
-            self.operations = EXCHANGES | {Operation.ALREADY_THERE}
+            self.operations |= {Operation.ALREADY_THERE}
+        if face in ("python", "native"):
+            self.operations |= ONE_SIDED
+        if face == "python":
+            self.operations |= {Operation.LOAN}
 
     def missing(self) -> Missing | None:
         """The native module, or the kernel's leave to make name spaces."""
@@ -59,9 +72,15 @@ class Diolkos(Contender):
         assert workspace.runtime_directory is not None, "ours get a private backend"
         backend = {"DIOLKOS_RUNTIME_DIR": str(workspace.runtime_directory)}
         names = [f"bench/{self.name}/{side}" for side in (0, 1)]
-        worker = f"diolkos-{self.face}"
+        worker, options = f"diolkos-{self.face}", {"road": self.road}
+        if workspace.operation.is_one_sided:
+            worker += "-rdma"
+        elif workspace.operation is Operation.LOAN:
+            worker += "-loan"
+        else:
+            options["memory"] = self.memory
         launches = [
-            python_side(worker, side, name=names[side], peer=names[1 - side], road=self.road)
+            python_side(worker, side, name=names[side], peer=names[1 - side], **options)
             for side in (0, 1)
         ]
         if self.isolated:

@@ -27,7 +27,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diolkos.bench import native
-from diolkos.bench.contenders.base import Contender, Launch, Missing, Workspace, python_side
+from diolkos.bench.contenders.base import (
+    EXCHANGES,
+    ONE_SIDED,
+    Contender,
+    Launch,
+    Missing,
+    Workspace,
+    python_side,
+)
 
 _INSTALL_OPENMPI = "apt-get install openmpi-bin libopenmpi-dev"
 _INSTALL_IMPI = "pip install impi-rt"
@@ -53,6 +61,7 @@ class OpenMpi(Contender):
     """The C loop under the system's Open MPI in one of the ``SETTINGS``."""
 
     face = "native"
+    operations = EXCHANGES | ONE_SIDED
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -76,6 +85,7 @@ class IntelMpi(Contender):
 
     name = "impi"
     face = "native"
+    operations = EXCHANGES | ONE_SIDED
 
     def missing(self) -> Missing | None:
         """The wheel, or a C compiler."""
@@ -103,6 +113,7 @@ class Mpi4py(Contender):
 
     name = "mpi4py"
     face = "python"
+    operations = EXCHANGES | ONE_SIDED
 
     def missing(self) -> Missing | None:
         """mpi4py, or a library for it."""
@@ -116,7 +127,8 @@ class Mpi4py(Contender):
 
     def launches(self, workspace: Workspace) -> list[Launch]:
         """One launcher of the library for both sides."""
-        side = python_side("mpi4py", None)
+        worker = "mpi4py-rdma" if workspace.operation.is_one_sided else "mpi4py"
+        side = python_side(worker, None)
         library = intel_library()
         if _open_mpi() is not None:
             # A wheel of mpi4py serves several libraries and would prefer Intel's beside it.

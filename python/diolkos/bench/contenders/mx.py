@@ -32,14 +32,18 @@ _FIRST_NUMBER_IDLE = 24
 class MxInterface(Diolkos):
     """Two endpoints of C programs, which a private backend introduced to each other."""
 
-    def __init__(self, road: str, *, isolated: bool = False, idle_peers: int = 0) -> None:
-        super().__init__("mx", road, isolated=isolated, idle_peers=idle_peers)
+    def __init__(
+        self, road: str, *, isolated: bool = False, idle_peers: int = 0, memory: str = "plain"
+    ) -> None:
+        super().__init__("mx", road, isolated=isolated, idle_peers=idle_peers, memory=memory)
         self.operations = EXCHANGES | {Operation.INCOMPLETE_TEST}
 
     def missing(self) -> Missing | None:
         """The library, a compiler, or the leave to make name spaces."""
         if self.road != "auto":
             return Missing("the MX interface cannot ask for a road", "leave --road out")
+        if self.memory != "plain":
+            return Missing("the MX interface has no arena", "leave --memory out")
         if shutil.which("cc") is None:
             return Missing("there is no C compiler", "apt-get install gcc")
         try:

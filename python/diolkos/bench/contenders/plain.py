@@ -16,7 +16,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from diolkos.bench import native
-from diolkos.bench.contenders.base import Contender, Launch, Missing, Workspace, python_side
+from diolkos.bench.contenders.base import (
+    EXCHANGES,
+    ONE_SIDED,
+    Contender,
+    Launch,
+    Missing,
+    Workspace,
+    python_side,
+)
 from diolkos.bench.control import ENVIRONMENT_FDS, ENVIRONMENT_SIDE, Operation
 
 SocketPair = Callable[[], tuple[socket.socket, socket.socket]]
@@ -54,9 +62,7 @@ class Eventfd(Contender):
 
     def missing(self) -> Missing | None:
         """A C compiler, where there is none."""
-        if shutil.which("cc") is None:
-            return Missing("there is no C compiler", "apt-get install gcc")
-        return None
+        return _missing_compiler()
 
     def launches(self, workspace: Workspace) -> list[Launch]:
         """Two sides that share both eventfds."""
@@ -65,6 +71,28 @@ class Eventfd(Contender):
         listed = f"{fds[0]},{fds[1]}"
         return [
             _inheriting(Launch([program], {ENVIRONMENT_SIDE: str(side)}), listed, fds)
+            for side in (0, 1)
+        ]
+
+
+class Memcpy(Contender):
+    """The bare copy between two processes that share memory: a loop in C. A limit, no rival."""
+
+    name = "memcpy"
+    face = "native"
+    operations = ONE_SIDED | {Operation.PINGPONG}
+    limit = True
+
+    def missing(self) -> Missing | None:
+        """A C compiler, where there is none."""
+        return _missing_compiler()
+
+    def launches(self, workspace: Workspace) -> list[Launch]:
+        """Two sides that map one file."""
+        program = str(native.compiled("memcpy_loop.c", "cc"))
+        file = os.memfd_create("diolkos-bench-memcpy", 0)
+        return [
+            _inheriting(Launch([program], {ENVIRONMENT_SIDE: str(side)}), str(file), (file,))
             for side in (0, 1)
         ]
 
@@ -90,6 +118,7 @@ class Iceoryx(Contender):
 
     name = "iceoryx2"
     face = "python"
+    operations = EXCHANGES | {Operation.LOAN}
 
     def __init__(self) -> None:
         # Its segments are named, not put into a folder: the name says whose they are.
@@ -106,7 +135,35 @@ class Iceoryx(Contender):
             "prefix": self._prefix,
             "depth": max(2, workspace.window),
         }
-        return [python_side("iceoryx2", side, **options) for side in (0, 1)]
+        worker = "iceoryx2-loan" if workspace.operation is Operation.LOAN else "iceoryx2"
+        return [python_side(worker, side, **options) for side in (0, 1)]
+
+    def segment_patterns(self) -> list[str]:
+        """What may be left in /dev/shm when it is killed."""
+        return [f"{self._prefix}*"]
+
+
+class SharedBlock(Contender):
+    """``multiprocessing.shared_memory``, and a pipe that says where the data lie."""
+
+    name = "shared_memory"
+    face = "python"
+    operations = frozenset({Operation.LOAN})
+
+    def __init__(self) -> None:
+        self._prefix = f"dklb{secrets.token_hex(4)}_"
+
+    def missing(self) -> Missing | None:
+        """Nothing: it is in the standard library."""
+        return None
+
+    def launches(self, workspace: Workspace) -> list[Launch]:
+        """Two sides with an end of the pipe each."""
+        ends = [end.detach() for end in unix_pair()]
+        return [
+            _inheriting(python_side(self.name, side, prefix=self._prefix), str(end), (end,))
+            for side, end in enumerate(ends)
+        ]
 
     def segment_patterns(self) -> list[str]:
         """What may be left in /dev/shm when it is killed."""
@@ -129,6 +186,12 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 def _inheriting(launch: Launch, listed: str, fds: tuple[int, ...]) -> Launch:
     environment = {**launch.environment, ENVIRONMENT_FDS: listed}
     return replace(launch, environment=environment, descriptors=fds)
+
+
+def _missing_compiler() -> Missing | None:
+    if shutil.which("cc") is None:
+        return Missing("there is no C compiler", "apt-get install gcc")
+    return None
 
 
 def _missing_package(module: str, package: str) -> Missing | None:

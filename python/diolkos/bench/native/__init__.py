@@ -40,7 +40,7 @@ def compiled(
     """
     flags = [*_FLAGS, *(f"-D{name}" for name in define)]
     digest = hashlib.sha256()
-    for name in (source, "side.h", "exchange.h", "mpich_abi.h"):
+    for name in (source, "side.h", "exchange.h", "one_sided.h", "mpich_abi.h"):
         digest.update(_HERE.joinpath(name).read_bytes())
     digest.update("\0".join([compiler, *flags, *link, _version(compiler)]).encode())
     program = cache_directory() / f"{Path(source).stem}-{digest.hexdigest()[:16]}"

@@ -5,6 +5,7 @@
 //
 //   ping-pong   side 0 writes a word, sends, receives, checks the word, reads the counter once;
 //               side 1 receives into one buffer and sends that buffer back
+//   touched     the same, where each side writes its own message anew before the time begins
 //   stream,     side 0 posts a window of sends, waits for all, receives an empty message;
 //   rate        side 1 posts a window of receives, waits for all, checks a word, sends it
 //   tests       side 0 tests a receive that nothing matches, where the program can do that
@@ -17,6 +18,9 @@
 #define DIOLKOS_BENCH_EXCHANGE_H
 
 #include "side.h"
+#ifdef EXCHANGE_HAS_ONE_SIDED
+#include "one_sided.h"
+#endif
 
 enum { WINDOW_LIMIT = 4096 };
 
@@ -108,6 +112,29 @@ static void pingpong_respond(const struct side *side, const struct command *comm
     }
 }
 
+// Both sides write their message anew before each round trip, outside of the time: a message that is
+// read where it lies comes out of memory that its sender has just written. Side 1 says when it is done.
+static uint64_t pingpong_touched(const struct side *side, const struct command *command,
+                                 struct buffers *buffers)
+{
+    uint64_t size = command->size, wrong = 0, *stamps = buffers->stamps;
+    stamps[0] = 0;
+    for (uint64_t i = 0; i < command->iterations; i++) {
+        lines_write(buffers->outgoing, size, i);
+        stamp_write(buffers->outgoing, size, i);
+        acknowledge(side);
+        uint64_t begin = ticks();
+        if (side->number == 1)
+            receive_message(side, buffers->incoming, size);
+        send_message(side, buffers->outgoing, size);
+        if (side->number == 0)
+            receive_message(side, buffers->incoming, size);
+        stamps[i + 1] = stamps[i] + (ticks() - begin);
+        wrong += !stamp_holds(buffers->incoming, size, i);
+    }
+    return wrong;
+}
+
 // One window one way, and its acknowledgement. Returns 1 when the checked word was wrong.
 static uint64_t window_exchange(const struct side *side, const struct command *command,
                                 struct buffers *buffers, uint64_t stamp)
@@ -192,6 +219,12 @@ static void serve(const struct side *side, const struct command *command, struct
         return;
     }
 #endif
+#ifdef EXCHANGE_HAS_ONE_SIDED
+    if (is_one_sided(command)) {
+        one_sided_serve(side, command);
+        return;
+    }
+#endif
     if (command->size > INT32_MAX || command->window > WINDOW_LIMIT) {
         side_fail(side, FAULT_UNSUPPORTED, "the loop counts bytes in 32 bits, and 4096 requests");
         return;
@@ -200,6 +233,8 @@ static void serve(const struct side *side, const struct command *command, struct
     if (command->op == OP_PINGPONG) {
         if (verify)
             wrong = pingpong_verify(side, command, buffers);
+        else if ((command->flags & FLAG_TOUCHED) != 0)
+            wrong = pingpong_touched(side, command, buffers);
         else if (side->number == 1)
             pingpong_respond(side, command, buffers);
         else if (command->pause_us > 0)

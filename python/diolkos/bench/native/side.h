@@ -38,9 +38,11 @@
 #include <unistd.h>
 
 enum { OP_QUIT = 0, OP_PINGPONG = 1, OP_STREAM = 2, OP_RATE = 3, OP_INCOMPLETE_TEST = 5 };
+enum { OP_RDMA_WRITE = 6, OP_RDMA_READ = 7, OP_RDMA_ATOMIC = 8 };
 enum { REPLY_HELLO = 1, REPLY_DONE = 2, REPLY_FAILED = 3 };
 enum { FAULT_VERIFICATION = 1, FAULT_LIBRARY = 2, FAULT_UNSUPPORTED = 3 };
-enum { FLAG_VERIFY = 1 };
+enum { FLAG_VERIFY = 1, FLAG_TOUCHED = 2 };
+enum { LINE_BYTES = 64 };
 enum { SLICE_LIMIT_SECONDS = 60 };
 
 struct command {
@@ -48,7 +50,7 @@ struct command {
     uint32_t flags;
     uint64_t size;        // bytes of one message
     uint64_t iterations;  // round trips, or messages of a stream
-    uint64_t window;      // messages between two acknowledgements of a stream
+    uint64_t window;      // messages between two acknowledgements; operations of a batch
     uint64_t pause_us;    // the initiator sleeps so long before each round trip
 };
 
@@ -141,6 +143,13 @@ static inline int stamp_holds(const char *bytes, uint64_t size, uint64_t stamp)
     if (size >= 8)
         return memcmp(bytes, &stamp, 8) == 0;
     return size == 0 || bytes[0] == (char)stamp;
+}
+
+// One word of each line: what is enough to have the lines in this processor's cache, as its own.
+static inline void lines_write(char *bytes, uint64_t size, uint64_t word)
+{
+    for (uint64_t offset = 0; offset + 8 <= size; offset += LINE_BYTES)
+        *(volatile uint64_t *)(bytes + offset) = word;
 }
 
 // ---- The control socket.

@@ -31,12 +31,18 @@ WORKERS = {
     "diolkos-python": ("diolkos.bench.sides.endpoint", "EndpointWorker"),
     "diolkos-asyncio": ("diolkos.bench.sides.endpoint_asyncio", "AsyncioWorker"),
     "diolkos-native": ("diolkos.bench.sides.endpoint_native", "NativeWorker"),
+    "diolkos-python-rdma": ("diolkos.bench.sides.endpoint_rdma", "EndpointRdmaWorker"),
+    "diolkos-native-rdma": ("diolkos.bench.sides.endpoint_rdma", "NativeRdmaWorker"),
+    "diolkos-python-loan": ("diolkos.bench.sides.endpoint_loan", "EndpointLoanWorker"),
     "diolkos-idle": ("diolkos.bench.sides.endpoint_idle", "IdleWorker"),
     "pipe": ("diolkos.bench.sides.pipe", "PipeWorker"),
     "stream": ("diolkos.bench.sides.stream_socket", "StreamSocketWorker"),
     "zmq": ("diolkos.bench.sides.zeromq", "ZeromqWorker"),
     "mpi4py": ("diolkos.bench.sides.mpi", "MpiWorker"),
+    "mpi4py-rdma": ("diolkos.bench.sides.mpi_rdma", "MpiRdmaWorker"),
     "iceoryx2": ("diolkos.bench.sides.iceoryx", "IceoryxWorker"),
+    "iceoryx2-loan": ("diolkos.bench.sides.iceoryx_loan", "IceoryxLoanWorker"),
+    "shared_memory": ("diolkos.bench.sides.shared_block", "SharedBlockWorker"),
 }
 
 #: Launchers of MPI number the ranks themselves; everybody else gets the number from us.

@@ -26,14 +26,21 @@ class EndpointWorker(PythonWorker):
         receive_acknowledgement="recv_into(nothing)",
     )
 
-    def __init__(self, side: int, name: str, peer: str, road: str) -> None:
+    def __init__(self, side: int, name: str, peer: str, road: str, memory: str) -> None:
         super().__init__(side)
+        self._memory = memory
         self._endpoint = diolkos.Endpoint(name)
         self._peer = connect(self._endpoint, peer, road)
 
     def describe(self) -> dict[str, Any]:
         """Names the library and the road that was taken."""
         return {"library": library("blocking"), "road": self._peer.road}
+
+    def allocate(self, size: int) -> memoryview:
+        """Memory for messages, from the endpoint's arena where that was asked for."""
+        if self._memory == "arena":
+            return arena_memory(self._endpoint, size)
+        return super().allocate(size)
 
     def names(self) -> dict[str, Any]:
         """The endpoint's methods and the peer."""
@@ -55,6 +62,11 @@ def library(face: str) -> str:
         return f"diolkos {importlib.metadata.version('diolkos')}, {face}"
     except importlib.metadata.PackageNotFoundError:
         return f"diolkos, {face}"
+
+
+def arena_memory(endpoint: Any, size: int) -> memoryview:
+    """Memory of an endpoint of either face; it goes back when nothing looks at it any more."""
+    return memoryview(endpoint.alloc(size))
 
 
 def connect(endpoint: diolkos.Endpoint, peer: str | int, road: str) -> diolkos.Peer:

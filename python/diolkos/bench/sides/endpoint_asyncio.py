@@ -8,7 +8,7 @@ from typing import Any
 
 import diolkos
 import diolkos.asyncio
-from diolkos.bench.sides.endpoint import CONNECT_LIMIT_S, library
+from diolkos.bench.sides.endpoint import CONNECT_LIMIT_S, arena_memory, library
 from diolkos.bench.sides.loops import Loop, Statements
 from diolkos.bench.sides.worker import PythonWorker
 
@@ -26,8 +26,9 @@ class AsyncioWorker(PythonWorker):
         asynchronous=True,
     )
 
-    def __init__(self, side: int, name: str, peer: str, road: str) -> None:
+    def __init__(self, side: int, name: str, peer: str, road: str, memory: str) -> None:
         super().__init__(side)
+        self._memory = memory
         self._runner = asyncio.Runner()
         self._runner.run(self._open(name, peer, road))
 
@@ -38,6 +39,12 @@ class AsyncioWorker(PythonWorker):
     def describe(self) -> dict[str, Any]:
         """Names the library and the road that was taken."""
         return {"library": library("asyncio"), "road": self._peer.road}
+
+    def allocate(self, size: int) -> memoryview:
+        """Memory for messages, from the endpoint's arena where that was asked for."""
+        if self._memory == "arena":
+            return arena_memory(self._endpoint, size)
+        return super().allocate(size)
 
     def names(self) -> dict[str, Any]:
         """The endpoint's methods and the peer."""

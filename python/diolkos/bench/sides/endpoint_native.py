@@ -16,14 +16,20 @@ from diolkos import _core
 from diolkos.bench.control import Command, Operation
 from diolkos.bench.sides.endpoint import connect, library
 from diolkos.bench.sides.payload import VerificationError
-from diolkos.bench.sides.worker import Worker
+from diolkos.bench.sides.worker import Unsupported, Worker
 
 
 class NativeWorker(Worker):
     """One endpoint called ``name``, connected to the one called ``peer`` on ``road``."""
 
-    def __init__(self, side: int, name: str, peer: str, road: str) -> None:
+    def __init__(self, side: int, name: str, peer: str, road: str, memory: str) -> None:
         self._initiator = side == 0
+        core: Any = _core
+        self._arena = memory == "arena"
+        self._round_trips = core.bench_pingpong
+        if self._arena:
+            # Messages in the endpoint's arena, written anew before each round trip.
+            self._round_trips = partial(core.bench_pingpong, arena=True)
         self._endpoint = diolkos.Endpoint(name)
         self._peer = connect(self._endpoint, peer, road)
 
@@ -35,6 +41,8 @@ class NativeWorker(Worker):
         """Runs one slice in Rust."""
         if command.operation is not Operation.PINGPONG:
             return self._stream(command)
+        if command.touched and not self._arena:
+            raise Unsupported("the loop for plain messages does not write them anew")
         if command.pause_us == 0 or command.verify:
             return self._pingpong(command, command.iterations)
         pieces = []
@@ -46,7 +54,7 @@ class NativeWorker(Worker):
 
     def _pingpong(self, command: Command, iterations: int) -> bytes:
         try:
-            return _core.bench_pingpong(
+            times: bytes = self._round_trips(
                 self._endpoint,
                 self._peer,
                 command.size,
@@ -55,9 +63,8 @@ class NativeWorker(Worker):
                 command.verify,
             )
         except RuntimeError as error:
-            if "wrong contents" in str(error):
-                raise VerificationError(str(error)) from error
-            raise
+            raise verification_or(error) from error
+        return times
 
     def _stream(self, command: Command) -> bytes:
         if command.verify:
@@ -70,3 +77,8 @@ class NativeWorker(Worker):
     def close(self) -> None:
         """Closes the endpoint."""
         self._endpoint.close()
+
+
+def verification_or(error: RuntimeError) -> Exception:
+    """The error of a loop in Rust, as the one that it means."""
+    return VerificationError(str(error)) if "wrong contents" in str(error) else error

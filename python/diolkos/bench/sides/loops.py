@@ -15,8 +15,10 @@ how a user of its library sends and receives, and every contender gets the same 
             raise VerificationError(WRONG_WORD)
         times[i + 1] = clock()                           one reading of the clock an iteration
 
-The responder sends back the buffer that it received into. Only the loops with a ``verify`` in
-their name look at every byte, and they take no times.
+The responder sends back the buffer that it received into. In the ``touched`` loops it sends one of
+its own, and both write all of their message before the time begins, as a program does whose message
+is read where it lies. Only the loops with a ``verify`` in their name look at every byte, and they
+take no times.
 """
 
 from __future__ import annotations
@@ -54,6 +56,29 @@ _PINGPONG_INITIATE_PAUSED = """
         if {read_word} != {word}:
             raise VerificationError(WRONG_WORD)
         times[i + 1] = times[i] + clock() - begin
+"""
+
+_PINGPONG_INITIATE_TOUCHED = """
+    times[0] = 0
+    for i in range(iterations):
+        outgoing[:] = fresh
+        {write_word}
+        {receive_acknowledgement}
+        begin = clock()
+        {send}
+        {receive}
+        times[i + 1] = times[i] + clock() - begin
+        if {read_word} != {word}:
+            raise VerificationError(WRONG_WORD)
+"""
+
+_PINGPONG_RESPOND_TOUCHED = """
+    for i in range(iterations):
+        outgoing[:] = fresh
+        {write_word}
+        {acknowledge}
+        {receive}
+        {send}
 """
 
 _PINGPONG_RESPOND = """
@@ -155,7 +180,9 @@ class Loops:
 
     pingpong_initiate: Loop
     pingpong_initiate_paused: Loop
+    pingpong_initiate_touched: Loop
     pingpong_respond: Loop
+    pingpong_respond_touched: Loop
     pingpong_verify_initiate: Loop
     pingpong_verify_respond: Loop
     stream_send: Loop
@@ -190,14 +217,18 @@ def compile_loops(statements: Statements, size: int, names: dict[str, Any]) -> L
     names = {"VerificationError": VerificationError, "WRONG_WORD": WRONG_WORD, **names}
 
     def build(template: str, parameters: str) -> Loop:
-        return _build(template.format(**words), parameters, names, statements.asynchronous)
+        return build_loop(template.format(**words), parameters, names, statements.asynchronous)
 
     return Loops(
         pingpong_initiate=build(_PINGPONG_INITIATE, "iterations, times, clock"),
         pingpong_initiate_paused=build(
             _PINGPONG_INITIATE_PAUSED, "iterations, times, clock, pause_s, sleep"
         ),
+        pingpong_initiate_touched=build(
+            _PINGPONG_INITIATE_TOUCHED, "iterations, times, clock, fresh"
+        ),
         pingpong_respond=build(_PINGPONG_RESPOND, "iterations"),
+        pingpong_respond_touched=build(_PINGPONG_RESPOND_TOUCHED, "iterations, fresh"),
         pingpong_verify_initiate=build(
             _PINGPONG_VERIFY_INITIATE, "iterations, outgoing_pattern, incoming_pattern"
         ),
@@ -213,7 +244,7 @@ def compile_loops(statements: Statements, size: int, names: dict[str, Any]) -> L
     )
 
 
-def _build(body: str, parameters: str, names: dict[str, Any], asynchronous: bool) -> Loop:
+def build_loop(body: str, parameters: str, names: dict[str, Any], asynchronous: bool) -> Loop:
     """One loop as a function whose ``names`` are locals: a global costs a lookup each time."""
     keyword = "async def" if asynchronous else "def"
     bindings = "".join(f"    {name} = _names[{name!r}]\n" for name in names)

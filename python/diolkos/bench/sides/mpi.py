@@ -10,6 +10,22 @@ from diolkos.bench.sides.loops import Statements
 from diolkos.bench.sides.worker import PythonWorker
 
 
+class Ranks:
+    """The two ranks that a launcher of the library started; the rank is the side."""
+
+    def __init__(self, side: int) -> None:
+        self.mpi: Any = importlib.import_module("mpi4py.MPI")
+        self.world = self.mpi.COMM_WORLD
+        if self.world.Get_size() != 2 or self.world.Get_rank() != side:
+            raise RuntimeError("mpi4py was not started as two ranks by the launcher of its library")
+
+    def library(self) -> str:
+        """Names binding and library."""
+        version = importlib.import_module("mpi4py").__version__
+        library = self.mpi.Get_library_version().split("\n")[0].split(",")[0].strip("\0 ")
+        return f"mpi4py {version}, {library}"
+
+
 class MpiWorker(PythonWorker):
     """One of two ranks; the rank is the side."""
 
@@ -23,23 +39,18 @@ class MpiWorker(PythonWorker):
 
     def __init__(self, side: int) -> None:
         super().__init__(side)
-        self._mpi: Any = importlib.import_module("mpi4py.MPI")
-        self._world = self._mpi.COMM_WORLD
-        if self._world.Get_size() != 2 or self._world.Get_rank() != side:
-            raise RuntimeError("mpi4py was not started as two ranks by the launcher of its library")
+        self._ranks = Ranks(side)
 
     def describe(self) -> dict[str, Any]:
         """Names binding and library."""
-        version = importlib.import_module("mpi4py").__version__
-        library = self._mpi.Get_library_version().split("\n")[0].split(",")[0].strip("\0 ")
-        return {"library": f"mpi4py {version}, {library}"}
+        return {"library": self._ranks.library()}
 
     def names(self) -> dict[str, Any]:
         """The communicator's methods, and the buffers described once."""
-        byte = self._mpi.BYTE
+        byte = self._ranks.mpi.BYTE
         return {
-            "send": self._world.Send,
-            "recv": self._world.Recv,
+            "send": self._ranks.world.Send,
+            "recv": self._ranks.world.Recv,
             "peer": 1 - self.side,
             "out_spec": [self.outgoing, len(self.outgoing), byte],
             "in_spec": [self.incoming, len(self.incoming), byte],
@@ -48,4 +59,4 @@ class MpiWorker(PythonWorker):
 
     def close(self) -> None:
         """Meets the other rank in MPI_Finalize."""
-        self._mpi.Finalize()
+        self._ranks.mpi.Finalize()

@@ -55,6 +55,10 @@ class PythonWorker(Worker):
     def names(self) -> dict[str, Any]:
         """What the statements refer to, apart from the buffers."""
 
+    def allocate(self, size: int) -> memoryview:
+        """Memory for messages."""
+        return memoryview(bytearray(size))
+
     def prepare(self, size: int) -> None:
         """Called before the first slice of a size, for what the library must set up."""
 
@@ -78,9 +82,9 @@ class PythonWorker(Worker):
         if len(self._times) < iterations + 1:
             self._times = array("Q", bytes(8 * (iterations + 1)))
         if size != self._size or self._loops is None:
-            # One backing array each, of at least a word, so that an empty message has an address.
-            self.outgoing = memoryview(bytearray(max(size, 8)))[:size]
-            self.incoming = memoryview(bytearray(max(size, 8)))[:size]
+            # One piece of memory each, of at least a word, so that an empty message has an address.
+            self.outgoing = self.allocate(max(size, 8))[:size]
+            self.incoming = self.allocate(max(size, 8))[:size]
             self.prepare(size)
             names = {
                 "outgoing": self.outgoing,
@@ -99,11 +103,18 @@ class PythonWorker(Worker):
             loop = (loops.pingpong_verify_initiate, loops.pingpong_verify_respond)[self.side]
             self.run(loop, count, *self._patterns(command.size))
             return b""
+        fresh = bytes(command.size) if command.touched else b""
         if self.side == 1:
-            self.run(loops.pingpong_respond, count)
+            if command.touched:
+                self.run(loops.pingpong_respond_touched, count, fresh)
+            else:
+                self.run(loops.pingpong_respond, count)
             return b""
         times = self._times
-        if command.pause_us:
+        if command.touched:
+            loop = loops.pingpong_initiate_touched
+            self.run(loop, count, times, time.perf_counter_ns, fresh)
+        elif command.pause_us:
             pause_s = command.pause_us * 1e-6
             loop = loops.pingpong_initiate_paused
             self.run(loop, count, times, time.perf_counter_ns, pause_s, self.sleeper())
