@@ -28,6 +28,7 @@
 
 mod atomics;
 pub(crate) mod owner;
+mod pace;
 mod reader;
 
 use crate::layout::GRANT_COUNT;

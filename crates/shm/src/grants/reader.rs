@@ -5,25 +5,27 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::{OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use super::atomics::{self, AtomicOp};
+use super::pace::{PACED_MIN, Pace, Way};
 use super::{GrantId, GrantNote};
 use crate::arena::LEN_MAX;
 use crate::barrier::Barrier;
 use crate::buffer::{Sink, Source};
 use crate::copy;
-use crate::layout::{GRANT_COUNT, WORD_FAR, WORD_GRANTS, WORD_TOUCHING};
+use crate::layout::{GRANT_COUNT, WORD_GRANTS, WORD_TOUCHING};
 use crate::sync::{AtomicU64, Ordering};
 use crate::words::Words;
 
 /// What `fstatfs` calls the file system of a memfd in ordinary pages.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
-/// Shorter copies go through the caches in any case.
-const FAR_MIN: usize = 8 << 10;
+/// Messages from this length on are copied past the caches: they would only empty them.
+const PAST_CACHES_MIN: usize = 8 << 20;
 /// Bytes of one channel's grants that are mapped at most, views included: a peer must not use up the
 /// addresses of this process.
 const MAPPED_MAX: u64 = 4 << 40;
@@ -96,6 +98,7 @@ pub struct Grants {
     /// Our own file, where we say what we touch.
     outgoing: Words,
     barrier: Barrier,
+    pace: Pace,
     slots: Box<[Slot]>,
     /// Bytes of all mappings that still exist.
     mapped_bytes: Arc<AtomicU64>,
@@ -128,7 +131,7 @@ impl Grants {
         let slots = (0..GRANT_COUNT).map(|_| Slot::default()).collect();
         let mapped_bytes = Arc::default();
         let barrier = Barrier::of_this_process();
-        Self { words: incoming, outgoing, barrier, slots, mapped_bytes }
+        Self { words: incoming, outgoing, barrier, pace: Pace::default(), slots, mapped_bytes }
     }
 
     /// Takes in a file that came over the channel, if touching it can do no harm. One that was taken
@@ -263,7 +266,14 @@ impl Grants {
         if len > 0 {
             // SAFETY: both ranges were checked by `reach` and `range`, and are valid by `reach` and
             // `Sink::from_raw`.
-            unsafe { copy::out_of_shared(from.as_ptr(), sink.range(at, len), len) };
+            unsafe {
+                let to = sink.range(at, len);
+                if sink.len_bytes() >= PAST_CACHES_MIN {
+                    copy::out_past_caches(from.as_ptr(), to, len);
+                } else {
+                    copy::out_of_shared(from.as_ptr(), to, len);
+                }
+            }
         }
         Ok(len)
     }
@@ -289,13 +299,28 @@ impl Grants {
         // SAFETY: both ranges were checked by `reach` and `range`, and are valid by `reach` and
         // `Source::from_raw`.
         unsafe {
-            if len_bytes >= FAR_MIN && self.is_far() {
-                copy::into_far_shared(from, to.as_ptr(), len_bytes);
-            } else {
+            if len_bytes < PACED_MIN {
                 copy::into_shared(from, to.as_ptr(), len_bytes);
+            } else {
+                self.copy_in_paced(from, to.as_ptr(), len_bytes);
             }
         }
         self.still_live(grant)
+    }
+
+    /// # Safety
+    /// As [`copy::into_shared`].
+    unsafe fn copy_in_paced(&mut self, from: *const u8, to: *mut u8, len_bytes: usize) {
+        let way = self.pace.choose();
+        let before = Instant::now();
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match way {
+                Way::Through => copy::into_shared(from, to, len_bytes),
+                Way::Past => copy::into_past_caches(from, to, len_bytes),
+            }
+        }
+        self.pace.note(way, len_bytes, before.elapsed());
     }
 
     /// Does an atomic operation on a word of memory that was granted for writing; gives what stood
@@ -323,12 +348,6 @@ impl Grants {
         // ORDERING: release, so that the owner sees the operation done once it sees this.
         self.outgoing.store(WORD_TOUCHING, 0, Ordering::Release);
         before
-    }
-
-    /// Whether the owner wants long copies past the caches, as for payloads.
-    fn is_far(&self) -> bool {
-        // ORDERING: none needed; it decides how to copy and nothing else.
-        self.words.load(WORD_FAR, Ordering::Relaxed) == 1
     }
 
     /// The second look: after writing, or before what must not be done in vain.
