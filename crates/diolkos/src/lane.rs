@@ -65,8 +65,9 @@ impl ShmLane {
             layout::check_header(&header, channel).map_err(LaneError::Header)?;
         }
         Ok(Self {
-            granter: arena.map(|arena| (Granter::new(outgoing.clone(), channel), arena)),
-            grants: Grants::new(incoming.clone()),
+            granter: arena
+                .map(|arena| (Granter::new(outgoing.clone(), incoming.clone(), channel), arena)),
+            grants: Grants::new(incoming.clone(), outgoing.clone()),
             producer: Producer::new(outgoing.clone(), incoming.clone(), window),
             consumer: Consumer::new(incoming.clone(), outgoing.clone()),
             own_sleep: SleepFlag::new(outgoing),

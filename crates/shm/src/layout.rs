@@ -97,6 +97,9 @@ pub const WORD_CELLS: usize = CELLS_OFFSET / 8;
 pub const GRANT_COUNT: usize = 512;
 /// Word index: the generation of the grant in slot 0; 0 when there is none. (Not in the model.)
 pub const WORD_GRANTS: usize = 0x9000 / 8;
+/// Word index: odd while the owner does an atomic operation on memory that the other side granted.
+/// (Not in the model.)
+pub const WORD_OPERATING: usize = WORD_GRANTS + GRANT_COUNT;
 
 /// Length of an endpoint's home file in bytes: one page from the backend, the counters behind it.
 pub const HOME_FILE_BYTES: usize = 0x1000 + 0x1_0000;
@@ -112,7 +115,7 @@ pub const HOME_CHANNELS_MAX: usize = 1000;
 const _: () = {
     assert!(CELL_COUNT.is_power_of_two());
     assert!(CELLS_OFFSET + CELL_COUNT * CELL_BYTES <= WORD_GRANTS * 8);
-    assert!((WORD_GRANTS + GRANT_COUNT) * 8 <= AREA_OFFSET);
+    assert!((WORD_OPERATING + 8) * 8 <= AREA_OFFSET);
     assert!(CHANNEL_FILE_BYTES == 0x42_0000);
     assert!((HOME_WORD_CHANNELS + 8 * HOME_CHANNELS_MAX) * 8 <= HOME_FILE_BYTES);
     assert!(CHANNEL_FILE_BYTES < u32::MAX as usize, "area offsets are 32 bits");

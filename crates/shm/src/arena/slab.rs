@@ -20,7 +20,7 @@
 use std::ffi::c_void;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
@@ -130,10 +130,14 @@ impl Slab {
             state.writable = writable;
             return Ok(());
         }
-        state.take_back();
+        let tables = state.take_back();
         // Pairs with the light fence of whoever writes there: either it finds the grant taken back,
         // or what it wrote is seen by the copy below.
         Barrier::of_this_process().heavy();
+        // Nor may an atomic operation be done on both sides of the copy, or be lost between them.
+        if state.writable {
+            tables.iter().for_each(|table| table.wait_for_operation());
+        }
         let (file, fresh) = mapped_file(self.bytes, rustix::param::page_size())?;
         // SAFETY: both mappings have at least so many bytes and do not overlap. Peers may write the
         // old one meanwhile, which this copy allows; the fresh one is known to nobody else.
@@ -236,12 +240,16 @@ impl State {
         self.exposures.push(Exposure { channel, grant: Some(grant), table });
     }
 
-    fn take_back(&mut self) {
+    /// Takes every grant back, and says in which tables there were any.
+    fn take_back(&mut self) -> Vec<Arc<Table>> {
+        let mut tables = Vec::new();
         for exposure in &mut self.exposures {
             if let (Some(grant), Some(table)) = (exposure.grant.take(), exposure.table.upgrade()) {
                 table.clear(grant);
+                tables.push(table);
             }
         }
+        tables
     }
 }
 

@@ -18,6 +18,10 @@
 //! sleepers (`doorbell`). A reader that does not look sees the old file, in which nothing happens any
 //! more.
 //!
+//! An atomic operation must not be done twice or half: the reader says before its second look that it
+//! is in the middle of one (`WORD_OPERATING` of its own file is odd), and the owner waits for its end
+//! before it copies the data.
+//!
 //! Nothing here depends on what the other side does with such memory: a reader takes a file only if
 //! touching it cannot fault, and all that it reads is just bytes. Views are the user's to interpret.
 

@@ -4,13 +4,18 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::{GENERATION_END, GrantId, GrantNote};
 use crate::arena::Slab;
 use crate::fork;
-use crate::layout::{GRANT_COUNT, WORD_GRANTS};
+use crate::layout::{GRANT_COUNT, WORD_GRANTS, WORD_OPERATING};
 use crate::sync::Ordering;
 use crate::words::Words;
+
+/// How long a peer may be in the middle of one atomic operation. One that was stopped there for longer
+/// loses this operation if the memory moves meanwhile; nobody waits for it.
+const OPERATION_MAX: Duration = Duration::from_millis(100);
 
 /// How an attempt to grant a slab ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub struct Granter {
 /// The grant table of a channel; slabs know it by a weak reference, to clear their words.
 pub(crate) struct Table {
     words: Words,
+    /// The peer's file.
+    peer_words: Words,
     channel: u64,
     /// Whose channel it is: a forked child does not have the memory of the words.
     fork_generation: u32,
@@ -48,13 +55,14 @@ struct Slots {
 }
 
 impl Granter {
-    /// For a channel whose outgoing file is this one, with an empty table.
+    /// For a channel of these two files, with an empty table.
     #[must_use]
-    pub fn new(outgoing: Words, channel: u64) -> Self {
+    pub fn new(outgoing: Words, incoming: Words, channel: u64) -> Self {
         let free = (0..GRANT_COUNT as u16).rev().collect();
         let slots = Mutex::new(Slots { generation: 0, free });
         let fork_generation = fork::watch();
-        Self { table: Arc::new(Table { words: outgoing, channel, fork_generation, slots }) }
+        let (words, peer_words) = (outgoing, incoming);
+        Self { table: Arc::new(Table { words, peer_words, channel, fork_generation, slots }) }
     }
 
     /// Makes a slab reachable for the peer, for reading or also for writing. `send` passes the note and
@@ -115,6 +123,24 @@ impl Table {
         // ORDERING: made visible by the heavy fence in `Slab::renew`; later is as good otherwise.
         self.words.store(WORD_GRANTS + usize::from(grant.slot), 0, Ordering::Release);
         slots.free.push(grant.slot);
+    }
+
+    /// Waits for the end of an atomic operation that the peer may have begun before a grant was taken
+    /// back; the heavy fence must have run since. What it did is then there, and it does no other.
+    pub(crate) fn wait_for_operation(&self) {
+        if fork::generation() != self.fork_generation {
+            return;
+        }
+        // ORDERING: pairs with the release at the end of `Grants::atomic`.
+        let now = || self.peer_words.load(WORD_OPERATING, Ordering::Acquire);
+        let first = now();
+        if first.is_multiple_of(2) {
+            return;
+        }
+        let begun = Instant::now();
+        while now() == first && begun.elapsed() < OPERATION_MAX {
+            std::thread::yield_now();
+        }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {

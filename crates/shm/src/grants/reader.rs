@@ -16,7 +16,7 @@ use crate::arena::LEN_MAX;
 use crate::barrier::Barrier;
 use crate::buffer::{Sink, Source};
 use crate::copy;
-use crate::layout::{GRANT_COUNT, WORD_GRANTS};
+use crate::layout::{GRANT_COUNT, WORD_GRANTS, WORD_OPERATING};
 use crate::sync::{AtomicU64, Ordering};
 use crate::words::Words;
 
@@ -91,6 +91,9 @@ impl std::error::Error for Unreachable {}
 /// The grants of one channel's peer.
 pub struct Grants {
     words: Words,
+    /// Our own file, and what stands in its `operating` word.
+    own_words: Words,
+    operating: u64,
     barrier: Barrier,
     slots: Box<[Slot]>,
     /// Bytes of all mappings that still exist.
@@ -118,12 +121,14 @@ unsafe impl Send for Grants {}
 unsafe impl Sync for Grants {}
 
 impl Grants {
-    /// For a channel whose incoming file is this one.
+    /// For a channel of these two files.
     #[must_use]
-    pub fn new(incoming: Words) -> Self {
+    pub fn new(incoming: Words, outgoing: Words) -> Self {
         let slots = (0..GRANT_COUNT).map(|_| Slot::default()).collect();
         let mapped_bytes = Arc::default();
-        Self { words: incoming, barrier: Barrier::of_this_process(), slots, mapped_bytes }
+        let (words, own_words, operating) = (incoming, outgoing, 0);
+        let barrier = Barrier::of_this_process();
+        Self { words, own_words, operating, barrier, slots, mapped_bytes }
     }
 
     /// Takes in a file that came over the channel, if touching it can do no harm. One that was taken
@@ -290,8 +295,11 @@ impl Grants {
     /// Does an atomic operation on a word of memory that was granted for writing; gives what stood
     /// there before.
     ///
+    /// An owner that takes the grant back meanwhile waits for the end of it before it moves the data, so
+    /// it is done once or, with an error, not at all.
+    ///
     /// # Errors
-    /// [`Unreachable`]. When the grant was taken back meanwhile, it may have been done or not.
+    /// [`Unreachable`]; then it was not done.
     #[inline]
     pub fn atomic(
         &mut self,
@@ -303,12 +311,19 @@ impl Grants {
         if !offset.is_multiple_of(8) {
             return Err(Unreachable::OutOfRange);
         }
+        // ORDERING: made visible by the heavy fence of `Slab::renew`, with which the light one pairs:
+        // either the owner sees this and waits, or the second look finds the grant taken back.
+        self.own_words.store(WORD_OPERATING, self.operating + 1, Ordering::Relaxed);
+        let live = self.still_live(grant);
         // SAFETY: mapped for writing, by `reach`; at a multiple of 8, as mappings start with a page.
-        let before = unsafe { atomics::apply(word, op) };
-        self.still_live(grant).map(|()| before)
+        let result = live.map(|()| unsafe { atomics::apply(word, op) });
+        self.operating += 2;
+        // ORDERING: carries the operation to an owner that waits for it.
+        self.own_words.store(WORD_OPERATING, self.operating, Ordering::Release);
+        result
     }
 
-    /// The second look, after writing.
+    /// The second look: after writing, or before an atomic operation.
     #[inline]
     fn still_live(&self, grant: GrantId) -> Result<(), Unreachable> {
         // Pairs with the heavy fence of `Slab::renew`.
