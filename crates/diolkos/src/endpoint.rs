@@ -548,6 +548,7 @@ impl Endpoint {
     pub fn forget(&self, request: RequestId) {
         if let Ok(mut core) = self.lock() {
             core.machine.forget(request);
+            core.forget_loan(request);
         }
     }
 

@@ -10,7 +10,14 @@ use crate::endpoint::{Core, Endpoint};
 use crate::error::Error;
 
 /// Memory for loans that are copied, by the request that it is for.
-pub(crate) type Copies = HashMap<RequestId, Block>;
+pub(crate) type Copies = HashMap<RequestId, Copied>;
+
+/// Memory for one loan that is copied.
+pub(crate) struct Copied {
+    block: Block,
+    /// Nobody will take it; it goes with its request, which may still be writing to it.
+    forgotten: bool,
+}
 
 /// Memory that a peer has lent: readable until this is dropped, which lets it go. It stays readable
 /// when the lender is gone.
@@ -81,7 +88,7 @@ impl Endpoint {
                 len_bytes: loan.len as usize,
             }));
         }
-        Ok(core.copies.remove(&request).map(|block| Loan {
+        Ok(core.copies.remove(&request).map(|Copied { block, .. }| Loan {
             len_bytes: block.len_bytes(),
             memory: Memory::Copied(block),
             endpoint: self.clone(),
@@ -99,14 +106,35 @@ impl Core {
         }
     }
 
+    /// A request was forgotten: nobody will take its loan.
+    #[inline(always)]
+    pub fn forget_loan(&mut self, request: RequestId) {
+        if !self.copies.is_empty() {
+            if let Some(copied) = self.copies.get_mut(&request) {
+                copied.forgotten = true;
+            }
+            self.drop_forgotten_copies();
+        }
+    }
+
+    #[cold]
+    fn drop_forgotten_copies(&mut self) {
+        let machine = &self.machine;
+        self.copies.retain(|request, copied| {
+            let exists = machine.is_complete(*request).is_ok();
+            !copied.forgotten || exists
+        });
+    }
+
     #[cold]
     fn find_memory_for_loans(&mut self) {
+        self.drop_forgotten_copies();
         while let Some((request, len)) = self.machine.take_wanting() {
             let len = usize::try_from(len).unwrap_or(usize::MAX);
             let block = self.arena.alloc(len, 1, None).ok();
             self.machine.fill_loan(request, block.as_ref().map(Block::sink));
             if let Some(block) = block {
-                self.copies.insert(request, block);
+                self.copies.insert(request, Copied { block, forgotten: false });
             }
         }
     }

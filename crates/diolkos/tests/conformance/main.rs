@@ -7,6 +7,8 @@
 //!   messages    every size class, order, matching, truncation, probes, claims, buffers for many
 //!   waiting     sleeping and waking, event loops, deadlines, signals, threads
 //!   many        floods, many peers, closing
+//!   regions     granted memory, remote reads and writes, revoking
+//!   loans       memory that peers look at where it lies
 //! ```
 //!
 //! The suite is written against a [`Maker`]: a function that makes the two ends of a fresh channel,
@@ -15,12 +17,14 @@
 //! needs its peer asleep asks the peer's counters.
 
 mod channel;
+mod loans;
 mod many;
 mod messages;
 mod port;
+mod regions;
 mod waiting;
 
-use diolkos_island::{ChannelEnds, IslandError};
+use diolkos_island::{ChannelEnds, IslandError, Road};
 
 /// Makes the two ends of a fresh channel.
 pub type Maker = fn() -> Result<(ChannelEnds, ChannelEnds), IslandError>;
@@ -83,4 +87,45 @@ macro_rules! conformance {
     };
 }
 
+/// Runs the tests of granted memory over the channels of one island. Those of the switched road, and
+/// of islands that cannot grant, must pass them by copies.
+macro_rules! memory_conformance {
+    ($island:ident, $make:expr) => {
+        conformance! { $island, $make;
+            regions:
+                large_messages_leave_granted_memory_whole,
+                what_is_written_is_there_and_is_read_back,
+                atomics_tell_what_was_there,
+                places_outside_a_region_are_refused,
+                a_fence_waits_for_what_was_begun_before,
+                a_notification_follows_its_data,
+                keys_that_are_not_good_open_nothing,
+                what_is_revoked_is_out_of_sight,
+                revoking_ends_a_long_transfer,
+                memory_that_moves_loses_nothing,
+                memory_that_becomes_writable_stays_where_it_is,
+                both_sides_hammer_one_word,
+                an_arena_has_a_limit,
+                an_operation_ends_with_its_peer;
+            loans:
+                a_loan_shows_the_same_bytes,
+                a_loan_outlives_its_lender,
+                a_borrower_that_leaves_gives_its_loans_back,
+                memory_that_was_lent_is_used_for_nobody_else,
+                loans_and_messages_are_kept_apart,
+                a_loan_that_nobody_wants_any_more_goes_back,
+                other_memory_is_lent_as_a_copy;
+        }
+    };
+}
+
+/// A channel whose ends believe that a relay lies between them, which passes no files.
+fn switched_pair() -> Result<(ChannelEnds, ChannelEnds), IslandError> {
+    let (a, b) = diolkos_island::local::pair()?;
+    let switched = |end| ChannelEnds { road: Road::Switched, ..end };
+    Ok((switched(a), switched(b)))
+}
+
 conformance!(in_process, diolkos_island::local::pair);
+memory_conformance!(memory_in_process, diolkos_island::local::pair);
+memory_conformance!(memory_by_copies, crate::switched_pair);

@@ -391,6 +391,11 @@ impl<L: Lane> Machine<L> {
     /// Lets a request finish unseen: it is freed when it completes.
     pub fn forget(&mut self, id: RequestId) {
         self.requests.forget(id);
+        if !self.loans.is_empty()
+            && let Some(loan) = self.loans.remove(&id)
+        {
+            self.let_go(loan.lender, loan.send_id, loan.len);
+        }
     }
 
     /// Cancels a receive that has not matched, or a connect; `false` when it is too late. A

@@ -568,3 +568,51 @@ fn a_forked_child_reads_what_there_is_and_takes_nothing_back() {
     fill(&block, 2);
     assert_eq!(pair.read(grant, 0, 1), Ok(vec![2]));
 }
+
+#[test]
+fn an_atomic_operation_is_done_once_whenever_the_memory_moves() {
+    const MOVES: u64 = 300;
+    let Pair { arena, granter, mut grants, table: _table } = pair();
+    let block = arena.alloc(4096, 8, None).unwrap();
+    fill(&block, 0);
+    block.slab().make_writable().unwrap();
+    let (send, receive) = std::sync::mpsc::channel();
+    let counted = std::thread::spawn(move || {
+        let mut counted = 0_u64;
+        while let Ok((note, file)) = receive.recv() {
+            let note: GrantNote = note;
+            let _ = grants.accept(note, file);
+            loop {
+                match grants.atomic(note.grant, 0, AtomicOp::FetchAdd(1)) {
+                    Ok(before) => assert_eq!(before, counted, "done twice, or lost"),
+                    Err(Unreachable::TakenBack) => break,
+                    Err(error) => panic!("{error}"),
+                }
+                counted += 1;
+            }
+        }
+        counted
+    });
+    for number in 0..MOVES {
+        let granted = granter.grant(block.slab(), true, |note, file| {
+            send.send((*note, file.try_clone_to_owned().unwrap())).is_ok()
+        });
+        assert!(matches!(granted, Granted::Now(_)), "{granted:?}");
+        std::thread::sleep(std::time::Duration::from_micros(number % 50));
+        block.slab().renew(true).unwrap();
+    }
+    drop(send);
+    let counted = counted.join().unwrap();
+    assert_eq!(block.source().part(0, 8).to_vec(), counted.to_le_bytes());
+}
+
+#[test]
+fn a_peer_that_never_ends_its_operation_is_not_waited_for_long() {
+    let mut pair = pair();
+    let block = pair.block(4096, 1);
+    block.slab().make_writable().unwrap();
+    let grant = pair.grant(block.slab(), true);
+    pair.table.store(crate::layout::WORD_TOUCHING, grant.to_word(), Ordering::Relaxed);
+    // It comes back at all.
+    block.slab().renew(true).unwrap();
+}
