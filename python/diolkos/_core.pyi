@@ -10,17 +10,33 @@ Threads may share an endpoint.
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal, NoReturn, Protocol, Self, TypeAlias, final
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NoReturn,
+    Protocol,
+    Self,
+    SupportsIndex,
+    TypeAlias,
+    final,
+)
 
 from typing_extensions import Buffer
 
 __all__ = [
+    "ArenaStatus",
     "ClaimedMessage",
     "Delivery",
     "Endpoint",
+    "Key",
+    "Loan",
+    "Memory",
     "Message",
     "MultiReceive",
     "Peer",
+    "Region",
     "Relay",
     "Request",
     "Status",
@@ -34,6 +50,7 @@ __all__ = [
 ]
 
 _Road: TypeAlias = Literal["direct", "switched"]
+_Access: TypeAlias = Literal["r", "rw"]
 
 class _Array(Protocol):
     """NumPy arrays, whose stubs know of the buffer protocol only from Python 3.12 on."""
@@ -41,10 +58,21 @@ class _Array(Protocol):
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
 
+class _Context:
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
 _Buffer: TypeAlias = Buffer | _Array
+_Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 
 @final
-class Endpoint:
+class Endpoint(_Context):
     """A port on which messages are sent, received and matched.
 
     >>> with diolkos.Endpoint("alice") as ep:
@@ -70,6 +98,7 @@ class Endpoint:
         context_ids: tuple[int, int] | None = None,
         runtime_dir: str | os.PathLike[str] | None = None,
         start_backend: bool = True,
+        arena_nbytes: int | None = None,
     ) -> Self:
         """Opens an endpoint at this host's backend.
 
@@ -79,6 +108,7 @@ class Endpoint:
         match info: receives must then fix these bits. `runtime_dir` is where the backend listens
         (default: `$DIOLKOS_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/diolkos`, else
         `/tmp/diolkos-<uid>`). With `start_backend`, a backend is started if none runs.
+        `arena_nbytes` limits what `alloc` gives out (default: half of the machine's memory).
 
         Raises `BusyError` when the name or number is taken, `DeniedError` and `LimitError` when
         the backend refuses, `BackendError` when there is none.
@@ -305,6 +335,161 @@ class Endpoint:
         """Posts one buffer for many messages, which are packed into it until fewer than `min_free`
         bytes are left."""
 
+    def alloc(
+        self,
+        shape: _Shape,
+        dtype: Any = "u1",
+        *,
+        align: int = 64,
+        peer: Peer | None = None,
+    ) -> Memory:
+        """Allocates memory that peers can be given a view of: to `lend`, to `register`, or to send
+        from, which then takes one copy less.
+
+        `shape` is a number of elements, or one for each dimension. `dtype` is anything that
+        `numpy.dtype` takes, or a letter of the `struct` module; NumPy is only needed for types that
+        are not plain numbers. `align` is a power of two of at most 2 MiB, in bytes. What the memory
+        holds at first is undefined, though never another program's data.
+
+        Memory that a peer has seen is not used again for anybody else. With a `peer`, only that one
+        will be sent or lent the memory, so what it has seen before may be used again: that spares
+        making new memory each time.
+
+        Raises `ArenaFullError` when the limit is reached, `SystemRefusal` when the system has no
+        memory or descriptors, `ValueError` for shapes and alignments that cannot be.
+        """
+
+    @property
+    def arena(self) -> ArenaStatus:
+        """How full the arena is that `alloc` takes memory from."""
+
+    def register(
+        self, buffer: _Buffer, access: _Access = "r", *, peer: Peer | None = None
+    ) -> Region:
+        """Lets peers read memory ("r"), or read and write it ("rw"), by themselves: all that are
+        given the region's key, or only `peer`, which is told at once.
+
+        Memory of `alloc` is granted: peers use it where it lies, and this program has to do nothing
+        for it. All of the allocation's memory can then be seen by them, also what lies beside
+        `buffer`, if that is a part of it. Other memory is served by copies, whenever this program
+        makes progress. The buffer is the region's until it is revoked. Do not write to it during
+        the call: memory may have to move, at its address.
+
+        Raises `BufferError` for read-only memory with "rw", `LimitError` for too many regions.
+        """
+
+    def rdma_write(
+        self,
+        local: _Buffer,
+        peer: Peer,
+        key: Key,
+        offset: int = 0,
+        *,
+        notify: int | None = None,
+        immediate: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        """Writes a buffer to a region of a peer, from byte `offset` on, and waits until it is
+        there.
+
+        With `notify`, an empty message with this match info and `immediate` is sent after it:
+        whoever receives that sees the data. Operations on the regions of one peer are done in the
+        order of the calls.
+
+        Raises `KeyRefusedError` for a key that does not open a region of this peer for writing,
+        `RevokedError`, `RangeError` for a place outside of it, `PeerError`; `Timeout` when it was
+        not done in time: it cannot be taken back, and uses the buffer until it is done.
+        """
+
+    def irdma_write(
+        self,
+        local: _Buffer,
+        peer: Peer,
+        key: Key,
+        offset: int = 0,
+        *,
+        notify: int | None = None,
+        immediate: int = 0,
+    ) -> Request:
+        """As `rdma_write`, without waiting. The buffer must not change until it is complete."""
+
+    def rdma_read(
+        self,
+        into: _Buffer,
+        peer: Peer,
+        key: Key,
+        offset: int = 0,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Fills a buffer from a region of a peer, from byte `offset` on. Raises as `rdma_write`."""
+
+    def irdma_read(self, into: _Buffer, peer: Peer, key: Key, offset: int = 0) -> Request:
+        """As `rdma_read`, without waiting. The buffer is the request's until it is complete."""
+
+    def fetch_add(
+        self, peer: Peer, key: Key, offset: int, value: int, *, timeout: float | None = None
+    ) -> int:
+        """Adds to an unsigned 64-bit word of a region, at a multiple of 8 bytes, and returns what
+        was there before. The sum wraps around; add 2**64 - n to subtract n.
+
+        Atomic with respect to all such operations, and to aligned 64-bit loads and stores of the
+        owner. Raises as `rdma_write`, and `OverflowError` for values that are not of 64 bits.
+        """
+
+    def compare_swap(
+        self,
+        peer: Peer,
+        key: Key,
+        offset: int,
+        expected: int,
+        desired: int,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Puts `desired` into a word if `expected` is there; returns what was there before."""
+
+    def rdma_fence(self, peer: Peer, *, timeout: float | None = None) -> None:
+        """Waits until every operation begun before on regions of this peer has ended."""
+
+    def reach(self, peer: Peer, key: Key) -> Literal["granted", "copied", "unknown"]:
+        """How operations with a key of a peer are done: in "granted" memory, by the peer's program
+        as it makes progress ("copied"), or "unknown" until the first one has asked."""
+
+    def lend(self, buffer: _Buffer, peer: Peer, *, match: int = 0, immediate: int = 0) -> Request:
+        """Lends memory of `alloc`, or a part of it, to a peer, which looks at it where it lies: for
+        `recv_loan`. The request is complete when the loan is back; the memory must not change until
+        then.
+
+        All of the allocation's memory can be seen by the peer. Raises `ValueError` for other
+        memory, and for lending to oneself. The request ends with `PeerError` when the peer is gone:
+        the memory is this program's again.
+        """
+
+    def recv_loan(
+        self,
+        *,
+        match: int | None = None,
+        mask: int | None = None,
+        source: Peer | None = None,
+        dtype: Any = "u1",
+        shape: _Shape | None = None,
+        timeout: float | None = None,
+    ) -> Loan:
+        """Waits for a loan. Loans are matched apart from messages, in the order in which they were
+        lent.
+
+        `dtype` and `shape` say what the loan looks like, as for `alloc`; without a shape it is a
+        row of elements. A loan of another length raises `ValueError` and goes back. Raises
+        `Timeout`, `PeerError` as `recv_into` does, and `ArenaFullError` when a copy of the loan is
+        needed, which it is on the switched road, and there is no room for it.
+        """
+
+    def irecv_loan(
+        self, *, match: int | None = None, mask: int | None = None, source: Peer | None = None
+    ) -> Request:
+        """As `recv_loan`, without waiting: the request's `loan` is the result, a row of bytes."""
+
     def cancel(self, request: Request) -> bool:
         """As `request.cancel()`."""
 
@@ -372,18 +557,33 @@ class Endpoint:
     ) -> Message | Request | None:
         """As `try_recv_into`, into memory of its own."""
 
+    def try_fetch_add(self, peer: Peer, key: Key, offset: int, value: int, /) -> int | Request:
+        """For event loops: the old value, or a request whose status has it as `match`."""
+
+    def try_compare_swap(
+        self, peer: Peer, key: Key, offset: int, expected: int, desired: int, /
+    ) -> int | Request:
+        """As `try_fetch_add`."""
+
+    def try_rdma_fence(self, peer: Peer, /) -> Request | None:
+        """For event loops: `None` when there is nothing to wait for, else its request."""
+
+    def try_recv_loan(
+        self, match: int | None, mask: int | None, source: Peer | None, /
+    ) -> Loan | Request | None:
+        """For event loops: a loan that is here, or the request of one that is being copied."""
+
+    def has_loan(self, match: int | None, mask: int | None, source: Peer | None, /) -> bool:
+        """For event loops: whether a loan is here that no receive has taken."""
+
+    def grant_key(self, key: Key, peer: Peer, /) -> bool:
+        """For `send_object`: grants a region to a peer; false when it is not ours, or bound."""
+
     def close(self) -> None:
         """Closes the endpoint. Peers are told, messages that have left still arrive, requests
-        under way end with `ClosedError`. Closing twice is fine."""
+        under way end with `ClosedError`, regions are revoked. Memory and loans can still be used.
+        Closing twice is fine."""
 
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
     def __reduce__(self) -> NoReturn: ...
 
 @final
@@ -492,10 +692,10 @@ class Message:
 
 @final
 class Request:
-    """A send, receive or connect under way.
+    """A send, receive, connect, loan or operation under way.
 
-    One thread at a time may wait for it. A request that is dropped goes on: a send is delivered, a
-    receive that has not matched is cancelled.
+    One thread at a time may wait for it. A request that is dropped goes on: a send is delivered, an
+    operation is done, a receive that has not matched is cancelled.
     """
 
     def wait(self, timeout: float | None = None) -> Status:
@@ -508,7 +708,7 @@ class Request:
 
     def cancel(self) -> bool:
         """Cancels a receive that has not matched, or a connect. False when it is too late, as it
-        always is for a send."""
+        always is for a send, a loan to a peer, or an operation."""
 
     @property
     def done(self) -> bool:
@@ -518,6 +718,10 @@ class Request:
     def message(self) -> Message | None:
         """What a complete `irecv` received; `None` for other requests. Raises `ValueError` for a
         request that has not ended well."""
+
+    @property
+    def loan(self) -> Loan | None:
+        """What a complete `irecv_loan` received; `None` for other requests. Raises as `message`."""
 
     @property
     def peer(self) -> Peer | None:
@@ -598,6 +802,160 @@ class Delivery:
     @property
     def data(self) -> memoryview:
         """A view of it, which keeps the buffer alive."""
+
+@final
+class Memory(_Context):
+    """Memory of an endpoint's arena, from `alloc`: a writable buffer with a shape.
+
+    `numpy.asarray(memory)` and `memoryview(memory)` make no copy. The memory goes back to the arena
+    after `free`, or when nobody has this object any more, but never before the last view of it has
+    gone: views, arrays, requests, regions. It may be used longer than its endpoint.
+    """
+
+    def free(self) -> None:
+        """Lets no more views be made (`ValueError`); it goes back when the last one is gone."""
+
+    @property
+    def freed(self) -> bool:
+        """Whether it was freed."""
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the dimensions, in elements."""
+
+    @property
+    def format(self) -> str:
+        """An element, as the `struct` module writes it."""
+
+    @property
+    def itemsize(self) -> int:
+        """Length of an element in bytes."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class ArenaStatus:
+    """How full an arena is. Its memory is counted in the steps in which the arena makes it: whole
+    pages, and beyond 64 KiB a quarter of a power of two."""
+
+    #: The most bytes that used and cached memory may have together.
+    limit_nbytes: Final[int]
+    #: Bytes in use.
+    used_nbytes: Final[int]
+    #: Bytes that were freed and are kept for the next `alloc`.
+    cached_nbytes: Final[int]
+    #: Allocations in use.
+    allocations: Final[int]
+    #: Bytes in use that some peer can see now.
+    granted_nbytes: Final[int]
+
+    def __eq__(self, other: object, /) -> bool: ...
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+@final
+class Loan(_Context):
+    """Memory that a peer has lent: a read-only buffer with a shape, in the lender's own memory.
+
+    `numpy.asarray(loan)` and `memoryview(loan)` make no copy. The loan goes back after `release`,
+    or when nobody has this object any more, but never before the last view of it has gone. It can
+    be read also when the lender is gone. A hostile lender may change it meanwhile.
+    """
+
+    def release(self) -> None:
+        """Lets no more views be made (`ValueError`); it goes back when the last one is gone."""
+
+    def shaped(self, dtype: Any = "u1", shape: _Shape | None = None) -> Loan:
+        """The same loan with elements and a shape, as for `recv_loan`; this object has it no more.
+        Raises `ValueError` when they do not fit, and the loan goes back; `BufferError` while there
+        are views."""
+
+    @property
+    def released(self) -> bool:
+        """Whether it was released."""
+
+    @property
+    def copied(self) -> bool:
+        """Whether it is a copy, as the lender's memory cannot be reached from here."""
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes."""
+
+    @property
+    def source(self) -> Peer:
+        """The lender."""
+
+    @property
+    def match(self) -> int:
+        """Match info."""
+
+    @property
+    def immediate(self) -> int:
+        """Immediate data."""
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Region(_Context):
+    """Memory that peers with its key may use by themselves. It is revoked when nobody has this
+    object any more, and when its endpoint is closed."""
+
+    @property
+    def key(self) -> Key:
+        """The right to use it, for those who shall."""
+
+    @property
+    def access(self) -> _Access:
+        """What its key allows: reading, or also writing."""
+
+    @property
+    def nbytes(self) -> int:
+        """Length in bytes."""
+
+    @property
+    def reach(self) -> Literal["granted", "copied"]:
+        """How peers that share memory with this endpoint use it: where it lies, or by copies that
+        this program makes when it makes progress."""
+
+    @property
+    def revoked(self) -> bool:
+        """Whether it was taken back."""
+
+    def grant(self, peer: Peer) -> None:
+        """Grants it to a peer ahead: its first use then needs nothing of this program.
+        `send_object` does so. Raises `RevokedError`, or `KeyRefusedError` when it is bound."""
+
+    def revoke(self) -> None:
+        """Takes it back: from here on, nothing that peers do reads or changes this memory. Memory
+        of `alloc` moves, at its address; do not write to it during the call. Raises `SystemRefusal`
+        when there is no memory to move to: then call again. Revoking twice is fine."""
+
+@final
+class Key:
+    """The right to use a region, of 40 bytes. Whoever has it has the right, unless the region is
+    bound to a peer. It can be pickled, and is good for nothing once the region is revoked."""
+
+    @classmethod
+    def from_bytes(cls, data: _Buffer, /) -> Key:
+        """The key of `bytes(key)`. Raises `ValueError` for other bytes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Length of the region in bytes."""
+
+    @property
+    def access(self) -> _Access:
+        """What it allows: reading, or also writing."""
+
+    def __bytes__(self) -> bytes: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
 
 @final
 class Relay:

@@ -10,11 +10,16 @@
     ├── Timeout                the time limit passed              is a TimeoutError
     ├── BusyError              a name is taken, or too much is under way
     ├── LimitError             a named limit was reached
+    │   └── ArenaFullError     no room in the endpoint's arena
     ├── PeerError              the peer is at fault, or gone      is a ConnectionError
     │   ├── NotConnected       no such peer, or not any more
     │   ├── PeerClosed         it closed its endpoint
     │   ├── PeerDied           its process ended
     │   └── PeerMisbehaved     it broke the protocol
+    ├── RegionError            an operation on a region was refused
+    │   ├── KeyRefusedError    the key does not open it, or not for this
+    │   ├── RevokedError       its owner took it back
+    │   └── RangeError         there is no such place in it   is a ValueError
     ├── BackendError           no backend, or a wrong one         is a ConnectionError
     ├── DeniedError            the backend's policy forbids it    is a PermissionError
     ├── NotFoundError          nobody of that name                is a LookupError
@@ -28,6 +33,7 @@ than its message is not an error: its status says `truncated`.
 from __future__ import annotations
 
 __all__ = [
+    "ArenaFullError",
     "BackendError",
     "BusyError",
     "Cancelled",
@@ -35,6 +41,7 @@ __all__ = [
     "DeniedError",
     "DiolkosError",
     "ForkedError",
+    "KeyRefusedError",
     "LimitError",
     "NotAnObject",
     "NotConnected",
@@ -43,6 +50,9 @@ __all__ = [
     "PeerDied",
     "PeerError",
     "PeerMisbehaved",
+    "RangeError",
+    "RegionError",
+    "RevokedError",
     "SystemRefusal",
     "Timeout",
 ]
@@ -83,6 +93,29 @@ class BusyError(DiolkosError):
 
 class LimitError(DiolkosError):
     """A limit was reached: of this endpoint, of the backend, or of the user."""
+
+
+class ArenaFullError(LimitError):
+    """There is no room in the endpoint's arena. Free memory that is not needed, or open the
+    endpoint with a larger `arena_nbytes`."""
+
+
+class RegionError(DiolkosError):
+    """An operation on a region was refused, by its owner or on its behalf. Nothing was changed."""
+
+
+class KeyRefusedError(RegionError):
+    """The key is not one of this peer's, is bound to another peer, or does not allow writing. Ask
+    the owner of the region for one that does."""
+
+
+class RevokedError(RegionError):
+    """The owner has taken the region back. An operation that was under way may be done in part."""
+
+
+class RangeError(RegionError, ValueError):
+    """The place lies outside of the region, or the word of an atomic operation is not at a multiple
+    of 8 bytes."""
 
 
 class PeerError(DiolkosError, ConnectionError):

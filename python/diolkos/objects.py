@@ -12,6 +12,9 @@ Parts are told apart by the sender and by a number that the sender never uses tw
 may send and receive objects at the same time. A program that uses objects should not receive
 untagged messages of any match info from the same peer: it might take parts.
 
+An object may hold keys to regions. Those of the sender's own regions are granted to the receiver
+before the object leaves, so that it can use them at once.
+
 **Unpickling trusts the sender**: a pickle can run any code in the receiving program. Receive
 objects only from peers that you would let do that. What is checked here (magic, counts, lengths,
 the limit on the size) protects against accidents, not against a hostile pickle.
@@ -19,14 +22,16 @@ the limit on the size) protects against accidents, not against a hostile pickle.
 
 from __future__ import annotations
 
+import io
 import itertools
 import pickle
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from diolkos._core import Endpoint, Message, Peer, Request
+from diolkos._core import Endpoint, Key, Message, Peer, Request
 from diolkos.errors import NotAnObject
 
 __all__ = ["OBJECT_NBYTES_MAX", "PARTS_MAX", "PART_NBYTES_MIN"]
@@ -75,7 +80,10 @@ def start_send(endpoint: Endpoint, obj: object, dest: Peer, match: int) -> list[
         parts.append(view)
         return False
 
-    pickled = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_pickle)
+    keys: set[Key] = set()
+    pickled = _pickle(obj, keep_in_pickle, keys)
+    for key in keys:
+        endpoint.grant_key(key, dest)
     transfer = next(_transfers)
     head = b"".join(
         [
@@ -87,6 +95,33 @@ def start_send(endpoint: Endpoint, obj: object, dest: Peer, match: int) -> list[
     requests = [endpoint.isend(head, dest, match=match)]
     requests += [endpoint.isend(part, dest, match=transfer, untagged=True) for part in parts]
     return requests
+
+
+class _Collector(pickle.Pickler):
+    """Notes the keys in what it pickles."""
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        keep_in_pickle: Callable[[pickle.PickleBuffer], bool],
+        keys: set[Key],
+    ) -> None:
+        super().__init__(file, protocol=5, buffer_callback=keep_in_pickle)
+        self._keys = keys
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for each object that is of no built-in type."""
+        if type(obj) is Key:
+            self._keys.add(obj)
+        return NotImplemented
+
+
+def _pickle(
+    obj: object, keep_in_pickle: Callable[[pickle.PickleBuffer], bool], keys: set[Key]
+) -> bytes:
+    file = io.BytesIO()
+    _Collector(file, keep_in_pickle, keys).dump(obj)
+    return file.getvalue()
 
 
 def start_recv(endpoint: Endpoint, head: Message, max_nbytes: int | None) -> Incoming:

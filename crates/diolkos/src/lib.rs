@@ -46,5 +46,5 @@ pub use inside::{Inside, NoRequest, Unusable};
 pub use loans::Loan;
 pub use peers::{Counters, PeerInfo};
 pub use regions::Region;
-pub use wait::Received;
+pub use wait::{Received, ReceivedLoan};
 pub use watch::Doze;

@@ -80,20 +80,25 @@ impl Endpoint {
     #[inline]
     pub fn take_loan(&self, request: RequestId) -> Result<Option<Loan>, Error> {
         let mut core = self.lock()?;
+        Ok(self.loan_of(&mut core, request))
+    }
+
+    #[inline]
+    pub(crate) fn loan_of(&self, core: &mut Core, request: RequestId) -> Option<Loan> {
         if let Some(loan) = core.machine.take_loan(request) {
-            return Ok(Some(Loan {
+            return Some(Loan {
                 memory: Memory::Lent(loan.view, loan.send_id),
                 endpoint: self.clone(),
                 lender: loan.lender,
                 len_bytes: loan.len as usize,
-            }));
+            });
         }
-        Ok(core.copies.remove(&request).map(|Copied { block, .. }| Loan {
+        core.copies.remove(&request).map(|Copied { block, .. }| Loan {
             len_bytes: block.len_bytes(),
             memory: Memory::Copied(block),
             endpoint: self.clone(),
             lender: PeerId::SELF,
-        }))
+        })
     }
 }
 

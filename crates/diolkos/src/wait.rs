@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::endpoint::{Core, Endpoint};
 use crate::error::Error;
+use crate::loans::Loan;
 use crate::lock::Guard;
 use crate::peers::Token;
 
@@ -95,6 +96,14 @@ pub enum Received {
     /// The message is in the buffer.
     Done(Status),
     /// Still waiting; the buffer is still lent.
+    Pending(RequestId),
+}
+
+/// What became of a loan receive that was posted and polled for.
+pub enum ReceivedLoan {
+    /// It has ended, and this is the loan if it ended with success.
+    Done(Status, Option<Loan>),
+    /// Still waiting.
     Pending(RequestId),
 }
 
@@ -290,6 +299,31 @@ impl Endpoint {
             Spun::Found(status) => Ok(Received::Done(status)),
             Spun::Deadline | Spun::Spent => Ok(Received::Pending(request)),
         }
+    }
+
+    /// [`Endpoint::irecv_loan`], [`Endpoint::spin`] and [`Endpoint::take_loan`] under one lock.
+    ///
+    /// # Errors
+    /// As [`Endpoint::receive`].
+    #[inline]
+    pub fn receive_loan(
+        &self,
+        selector: &Selector,
+        budget: Duration,
+    ) -> Result<ReceivedLoan, Error> {
+        let mut core = self.lock()?;
+        let request = core.machine.irecv_loan(selector)?;
+        core.fill_loans();
+        self.after(&mut core);
+        let find = &mut |core: &mut Core| Ok(core.machine.test(request)?);
+        let status = match find(&mut core)? {
+            Some(status) => status,
+            None => match self.spin_for(&mut core, Some(budget), None, find)? {
+                Spun::Found(status) => status,
+                Spun::Deadline | Spun::Spent => return Ok(ReceivedLoan::Pending(request)),
+            },
+        };
+        Ok(ReceivedLoan::Done(status, self.loan_of(&mut core, request)))
     }
 
     #[inline]

@@ -171,7 +171,7 @@ fn explain(object: &Bound<'_, PyAny>, flags: c_int) -> PyErr {
     }
     if readonly && flags & ffi::PyBUF_WRITABLE != 0 {
         return PyBufferError::new_err(format!(
-            "this {kind} is read-only; receive into a bytearray or a writable array"
+            "this {kind} is read-only; a bytearray or a writable array is needed here"
         ));
     }
     refused

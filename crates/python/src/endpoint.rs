@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use diolkos::{ContextBits, Envelope, OpenOptions, PeerId, RequestId};
+use diolkos::{AtomicOp, ContextBits, Envelope, OpenOptions, PeerId, RequestId};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -17,12 +17,17 @@ use crate::buffer::Buffer;
 use crate::claim::ClaimedMessage;
 use crate::errors;
 use crate::handler::{self, HandlerCell};
+use crate::layout::{Element, Layout};
 use crate::lent::Lent;
 use crate::link::Link;
+use crate::loan::{self, Loan};
+use crate::memory::{ArenaStatus, Memory};
 use crate::message::Message;
 use crate::multi::MultiReceive;
 use crate::orphans::{self, Orphans};
 use crate::peer::Peer;
+use crate::rdma::{self, Place};
+use crate::region::{self, Key, Region, Regions};
 use crate::request::Request;
 use crate::status::{Recycled, Status};
 use crate::transfer;
@@ -39,6 +44,7 @@ pub struct Endpoint {
     weak: PyOnceLock<Py<PyWeakrefReference>>,
     /// What `recv_into` gave out last.
     pub recycled: Recycled,
+    pub regions: Regions,
 }
 
 impl Endpoint {
@@ -50,6 +56,7 @@ impl Endpoint {
             serial: Link::next_serial(),
             weak: PyOnceLock::new(),
             recycled: Recycled::default(),
+            regions: Regions::default(),
         }
     }
 
@@ -77,6 +84,7 @@ impl Drop for Endpoint {
     fn drop(&mut self) {
         // Ends every request, so that nothing is written to the memory that goes next.
         self.core.close();
+        self.regions.end();
     }
 }
 
@@ -85,8 +93,9 @@ impl Endpoint {
     #[new]
     #[pyo3(signature = (
         name = None, *, number = None, partition = None, context_ids = None,
-        runtime_dir = None, start_backend = true,
+        runtime_dir = None, start_backend = true, arena_nbytes = None,
     ))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of the Python class")]
     fn open(
         py: Python<'_>,
         name: Option<String>,
@@ -95,6 +104,7 @@ impl Endpoint {
         context_ids: Option<(u8, u8)>,
         runtime_dir: Option<PathBuf>,
         start_backend: bool,
+        arena_nbytes: Option<u64>,
     ) -> PyResult<Self> {
         let partition = match partition {
             Some(partition) => partition,
@@ -116,6 +126,7 @@ impl Endpoint {
             runtime_dir,
             backend_command,
             context,
+            arena_bytes: arena_nbytes,
             ..OpenOptions::default()
         };
         Ok(Self::new(transfer::open(py, options)?))
@@ -457,6 +468,265 @@ impl Endpoint {
         transfer::try_recv(slf, &selector)
     }
 
+    #[pyo3(signature = (shape, dtype = None, *, align = 64, peer = None),
+        text_signature = "($self, shape, dtype='u1', *, align=64, peer=None)",
+    )]
+    fn alloc(
+        slf: &Bound<'_, Self>,
+        shape: &Bound<'_, PyAny>,
+        dtype: Option<&Bound<'_, PyAny>>,
+        align: usize,
+        peer: Option<&Bound<'_, Peer>>,
+    ) -> PyResult<Memory> {
+        let peer = peer.map(|peer| arguments::known(slf, peer)).transpose()?;
+        let layout = Layout::shaped(shape, Element::named(dtype)?)?;
+        Memory::alloc(slf, layout, align, peer)
+    }
+
+    #[getter]
+    fn arena(&self) -> ArenaStatus {
+        self.core.arena().into()
+    }
+
+    #[pyo3(signature = (buffer, access = "r", *, peer = None))]
+    fn register(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        access: &str,
+        peer: Option<&Bound<'_, Peer>>,
+    ) -> PyResult<Region> {
+        let peer = peer.map(|peer| arguments::known(slf, peer)).transpose()?;
+        Region::register(slf, buffer, access, peer)
+    }
+
+    #[pyo3(signature = (
+        local, peer, key, offset = None, *, notify = None, immediate = 0, timeout = None,
+    ),
+        text_signature = "($self, local, peer, key, offset=0, *, notify=None, immediate=0, \
+                          timeout=None)",
+    )]
+    #[expect(clippy::too_many_arguments, reason = "keywords of the Python method")]
+    fn rdma_write(
+        slf: &Bound<'_, Self>,
+        local: &Bound<'_, PyAny>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: Option<&Bound<'_, PyAny>>,
+        notify: Option<u64>,
+        immediate: u32,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let place = Place::new(arguments::known(slf, peer)?, key, offset)?;
+        let notice = rdma::notice(notify, immediate);
+        rdma::write(slf, Buffer::readable(local)?, place, notice, timeout)
+    }
+
+    #[pyo3(signature = (local, peer, key, offset = None, *, notify = None, immediate = 0),
+        text_signature = "($self, local, peer, key, offset=0, *, notify=None, immediate=0)",
+    )]
+    fn irdma_write(
+        slf: &Bound<'_, Self>,
+        local: &Bound<'_, PyAny>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: Option<&Bound<'_, PyAny>>,
+        notify: Option<u64>,
+        immediate: u32,
+    ) -> PyResult<Request> {
+        let place = Place::new(arguments::known(slf, peer)?, key, offset)?;
+        let local = Buffer::readable(local)?;
+        let bytes = local.len_bytes();
+        let request = rdma::try_write(slf, local, place, rdma::notice(notify, immediate))?;
+        Ok(request.unwrap_or_else(|| rdma::done(slf, place.peer, bytes)))
+    }
+
+    #[pyo3(signature = (into, peer, key, offset = None, *, timeout = None),
+        text_signature = "($self, into, peer, key, offset=0, *, timeout=None)",
+    )]
+    fn rdma_read(
+        slf: &Bound<'_, Self>,
+        into: &Bound<'_, PyAny>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        let place = Place::new(arguments::known(slf, peer)?, key, offset)?;
+        rdma::read(slf, Buffer::writable(into)?, place, timeout)
+    }
+
+    #[pyo3(signature = (into, peer, key, offset = None),
+        text_signature = "($self, into, peer, key, offset=0)",
+    )]
+    fn irdma_read(
+        slf: &Bound<'_, Self>,
+        into: &Bound<'_, PyAny>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Request> {
+        let place = Place::new(arguments::known(slf, peer)?, key, offset)?;
+        let into = Buffer::writable(into)?;
+        let bytes = into.len_bytes();
+        let request = rdma::try_read(slf, into, place)?;
+        Ok(request.unwrap_or_else(|| rdma::done(slf, place.peer, bytes)))
+    }
+
+    #[pyo3(signature = (peer, key, offset, value, *, timeout = None))]
+    fn fetch_add(
+        slf: &Bound<'_, Self>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: &Bound<'_, PyAny>,
+        value: u64,
+        timeout: Option<f64>,
+    ) -> PyResult<u64> {
+        let place = Place::new(arguments::known(slf, peer)?, key, Some(offset))?;
+        rdma::atomic(slf, place, AtomicOp::FetchAdd(value), timeout)
+    }
+
+    #[pyo3(signature = (peer, key, offset, expected, desired, *, timeout = None))]
+    fn compare_swap(
+        slf: &Bound<'_, Self>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: &Bound<'_, PyAny>,
+        expected: u64,
+        desired: u64,
+        timeout: Option<f64>,
+    ) -> PyResult<u64> {
+        let place = Place::new(arguments::known(slf, peer)?, key, Some(offset))?;
+        rdma::atomic(slf, place, AtomicOp::CompareSwap { expected, desired }, timeout)
+    }
+
+    #[pyo3(signature = (peer, *, timeout = None))]
+    fn rdma_fence(
+        slf: &Bound<'_, Self>,
+        peer: &Bound<'_, Peer>,
+        timeout: Option<f64>,
+    ) -> PyResult<()> {
+        rdma::fence(slf, arguments::known(slf, peer)?, timeout)
+    }
+
+    fn reach(
+        slf: &Bound<'_, Self>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+    ) -> PyResult<&'static str> {
+        let reach = slf.get().core.reach(arguments::known(slf, peer)?, &key.get().0);
+        reach.map(region::reach_name).map_err(|error| errors::from_core(slf.py(), error))
+    }
+
+    #[pyo3(signature = (buffer, peer, *, r#match = 0, immediate = 0))]
+    fn lend(
+        slf: &Bound<'_, Self>,
+        buffer: &Bound<'_, PyAny>,
+        peer: &Bound<'_, Peer>,
+        r#match: u64,
+        immediate: u32,
+    ) -> PyResult<Request> {
+        let peer = arguments::known(slf, peer)?;
+        let envelope = Envelope { match_info: r#match, immediate, ..Envelope::default() };
+        loan::lend(slf, Buffer::readable(buffer)?, peer, &envelope)
+    }
+
+    #[pyo3(signature = (
+        *, r#match = None, mask = None, source = None, dtype = None, shape = None, timeout = None,
+    ),
+        text_signature = "($self, *, match=None, mask=None, source=None, dtype='u1', shape=None, \
+                          timeout=None)",
+    )]
+    fn recv_loan(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+        dtype: Option<&Bound<'_, PyAny>>,
+        shape: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Loan> {
+        let selector = arguments::selector(slf, r#match, mask, source, false)?;
+        let wanted = loan::Wanted { dtype, shape };
+        loan::recv(slf, &selector, &wanted, arguments::deadline(timeout)?)
+    }
+
+    #[pyo3(signature = (*, r#match = None, mask = None, source = None))]
+    fn irecv_loan(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+    ) -> PyResult<Request> {
+        loan::irecv(slf, &arguments::selector(slf, r#match, mask, source, false)?)
+    }
+
+    /// For `send_object`: grants the region of a key to a peer, if it is one of ours.
+    #[pyo3(signature = (key, peer, /))]
+    fn grant_key(
+        slf: &Bound<'_, Self>,
+        key: &Bound<'_, Key>,
+        peer: &Bound<'_, Peer>,
+    ) -> PyResult<bool> {
+        let granted = slf.get().regions.grant(&key.get().0, arguments::known(slf, peer)?);
+        granted.map_err(|error| errors::from_core(slf.py(), error))
+    }
+
+    /// For event loops: the old value when it is done, else the request, whose status has it as its
+    /// `match`.
+    #[pyo3(signature = (peer, key, offset, value, /))]
+    fn try_fetch_add(
+        slf: &Bound<'_, Self>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: &Bound<'_, PyAny>,
+        value: u64,
+    ) -> PyResult<Py<PyAny>> {
+        let place = Place::new(arguments::known(slf, peer)?, key, Some(offset))?;
+        rdma::try_atomic(slf, place, AtomicOp::FetchAdd(value))
+    }
+
+    /// As `try_fetch_add`.
+    #[pyo3(signature = (peer, key, offset, expected, desired, /))]
+    fn try_compare_swap(
+        slf: &Bound<'_, Self>,
+        peer: &Bound<'_, Peer>,
+        key: &Bound<'_, Key>,
+        offset: &Bound<'_, PyAny>,
+        expected: u64,
+        desired: u64,
+    ) -> PyResult<Py<PyAny>> {
+        let place = Place::new(arguments::known(slf, peer)?, key, Some(offset))?;
+        rdma::try_atomic(slf, place, AtomicOp::CompareSwap { expected, desired })
+    }
+
+    /// For event loops: `None` when there is nothing to wait for, else the request.
+    #[pyo3(signature = (peer, /))]
+    fn try_rdma_fence(slf: &Bound<'_, Self>, peer: &Bound<'_, Peer>) -> PyResult<Option<Request>> {
+        rdma::try_fence(slf, arguments::known(slf, peer)?)
+    }
+
+    /// For event loops: the loan that is here, the request of one that is being copied, or `None`.
+    #[pyo3(signature = (r#match, mask, source, /))]
+    fn try_recv_loan(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        loan::try_recv(slf, &arguments::selector(slf, r#match, mask, source, false)?)
+    }
+
+    /// For event loops: whether a loan is here that no receive has taken.
+    #[pyo3(signature = (r#match, mask, source, /))]
+    fn has_loan(
+        slf: &Bound<'_, Self>,
+        r#match: Option<u64>,
+        mask: Option<u64>,
+        source: Option<&Bound<'_, Peer>>,
+    ) -> PyResult<bool> {
+        loan::is_here(slf, &arguments::selector(slf, r#match, mask, source, false)?)
+    }
+
     fn progress(&self, py: Python<'_>) -> PyResult<()> {
         self.reap();
         self.core.progress().map_err(|error| errors::from_core(py, error))
@@ -513,6 +783,7 @@ impl Endpoint {
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.core.close());
         self.reap();
+        self.regions.end();
         self.handler.clear();
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which Rust error becomes which Python exception. The tree itself is `diolkos/errors.py`.
 
-use diolkos::{Error, IslandError, PeerId, Status, StatusCode, system_hint};
+use diolkos::{ArenaError, Error, IslandError, PeerId, Status, StatusCode, system_hint};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -38,9 +38,23 @@ pub fn from_core(py: Python<'_>, error: Error) -> PyErr {
         Error::NoResources => raise(py, "LimitError", &text, None),
         Error::Invalid(_) => PyValueError::new_err(text),
         Error::Introduction(island) => from_island(py, island, &text),
+        Error::Arena(arena) => from_arena(py, arena, &text),
+        Error::Denied => raise(py, "KeyRefusedError", &text, None),
+        Error::OutOfRange => raise(py, "RangeError", &text, None),
         Error::Grant(_) => raise(py, "BackendError", &text, None),
         Error::System(_, errno) => from_system(py, *errno, &text),
         _ => raise(py, "DiolkosError", &text, None),
+    }
+}
+
+fn from_arena(py: Python<'_>, error: &ArenaError, text: &str) -> PyErr {
+    match error {
+        ArenaError::BadAlign | ArenaError::TooLong => PyValueError::new_err(text.to_owned()),
+        ArenaError::System(errno) => from_system(py, *errno, text),
+        _ => {
+            let hint = "or open the endpoint with a larger arena_nbytes";
+            raise(py, "ArenaFullError", text, Some(hint))
+        }
     }
 }
 
@@ -94,6 +108,16 @@ fn describe_failure(py: Python<'_>, endpoint: &Endpoint, status: &Status) -> PyE
     match status.code {
         StatusCode::Cancelled => raise(py, "Cancelled", "the request was cancelled", None),
         StatusCode::EndpointClosed if endpoint.core.is_closed() => from_core(py, Error::Closed),
+        StatusCode::Denied | StatusCode::Revoked | StatusCode::OutOfRange => {
+            describe_refusal(py, endpoint, status)
+        }
+        StatusCode::NoMemory => {
+            let who = describe_peer(endpoint, status.source);
+            let text = format!("there is no memory for a copy of the loan of {who}; it went back");
+            let hint = "free memory that is not needed, or open the endpoint with a larger \
+                        arena_nbytes";
+            raise(py, "ArenaFullError", &text, Some(hint))
+        }
         code => {
             let who = describe_peer(endpoint, status.source);
             let what = Error::PeerGone(code);
@@ -102,8 +126,34 @@ fn describe_failure(py: Python<'_>, endpoint: &Endpoint, status: &Status) -> PyE
     }
 }
 
+/// The exception for an operation that the owner of a region does not allow.
+#[cold]
+fn describe_refusal(py: Python<'_>, endpoint: &Endpoint, status: &Status) -> PyErr {
+    let who = describe_peer(endpoint, status.source);
+    let (class, what, hint) = match status.code {
+        StatusCode::Denied => (
+            "KeyRefusedError",
+            "does not accept the key for this: it is not one of its keys, is bound to another \
+             peer, or allows reading only",
+            "ask the owner of the region for a key with the rights that you need",
+        ),
+        StatusCode::Revoked => {
+            ("RevokedError", "has revoked the region", "ask its owner for the key of another one")
+        }
+        _ => (
+            "RangeError",
+            "has no such place in the region, or none that is a multiple of 8 bytes for an atomic",
+            "an operation lies between 0 and key.nbytes",
+        ),
+    };
+    raise(py, class, &format!("{who} {what}"), Some(hint))
+}
+
 /// A peer's name and number for messages.
 pub fn describe_peer(endpoint: &Endpoint, peer: PeerId) -> String {
+    if peer == PeerId::SELF {
+        return "this endpoint".into();
+    }
     match endpoint.core.peer_info(peer) {
         Ok(Some(info)) => format!("{} (endpoint {})", info.name, info.number),
         _ => "a peer".into(),

@@ -8,6 +8,8 @@
 //!   request     something under way                         message    received memory of its own
 //!   claim       a message found by a probe, and taken       multi      one buffer, many messages
 //!   peer        somebody to send to                         handler    messages without a receive
+//!   memory      memory of an endpoint's arena               loan       memory of a peer, to look at
+//!   region      memory that peers may use, and its key      rdma       operations on those of peers
 //!   relay       the switched road, for the backend          bench      loops for measuring
 //! ```
 //!
@@ -38,13 +40,18 @@ mod endpoint;
 mod errors;
 mod fastcall;
 mod handler;
+mod layout;
 mod lent;
 mod link;
+mod loan;
 mod lock;
+mod memory;
 mod message;
 mod multi;
 mod orphans;
 mod peer;
+mod rdma;
+mod region;
 mod relay;
 mod request;
 mod status;
@@ -67,6 +74,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<claim::ClaimedMessage>()?;
     module.add_class::<multi::MultiReceive>()?;
     module.add_class::<multi::Delivery>()?;
+    module.add_class::<memory::Memory>()?;
+    module.add_class::<memory::ArenaStatus>()?;
+    module.add_class::<loan::Loan>()?;
+    module.add_class::<region::Region>()?;
+    module.add_class::<region::Key>()?;
     module.add_class::<relay::Relay>()?;
     module.add_function(wrap_pyfunction!(wait_any::wait_any, module)?)?;
     module.add_function(wrap_pyfunction!(endpoint::local_pair, module)?)?;

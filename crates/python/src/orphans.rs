@@ -15,8 +15,10 @@ use crate::lock::Mutex;
 /// What kind of request was left.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// One message.
+    /// One message, or one operation.
     Message,
+    /// A receive for a loan, which goes back when it comes.
+    Loan,
     /// A buffer for many, which was cancelled.
     Multi,
 }
@@ -72,8 +74,12 @@ impl Orphans {
 /// Whether the core is done. An error means that the request is no more: the endpoint was closed
 /// (which ends every request), or this is a forked child, where the core does nothing.
 fn is_finished(core: &diolkos::Endpoint, orphan: &Orphan) -> bool {
-    if orphan.kind == Kind::Message {
-        return !matches!(core.test(orphan.request), Ok(None));
+    if orphan.kind != Kind::Multi {
+        let ended = !matches!(core.test(orphan.request), Ok(None));
+        if ended && orphan.kind == Kind::Loan {
+            drop(core.take_loan(orphan.request));
+        }
+        return ended;
     }
     loop {
         match core.poll_multi(orphan.request) {

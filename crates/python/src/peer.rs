@@ -48,6 +48,11 @@ impl Peer {
         self.link.serial() == endpoint.serial
     }
 
+    /// The endpoint that it is a peer of.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
     fn is_self(&self) -> bool {
         self.id == PeerId::SELF
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `Request`: a send, receive or connect under way.
+//! `Request`: a send, receive, connect, loan or operation under way.
 //!
 //! ```text
 //!            wait, test, wait_any                    cancel
@@ -21,11 +21,14 @@ use crate::buffer::Buffer;
 use crate::endpoint::Endpoint;
 use crate::errors;
 use crate::lent::Lent;
+use crate::link::Link;
+use crate::loan::Loan;
 use crate::lock::Mutex;
 use crate::message::Message;
 use crate::orphans;
 use crate::peer::Peer;
 use crate::status::Status;
+use crate::transfer::abandon;
 use crate::waiting;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,20 @@ enum Kind {
     Connect,
     Receive,
     Send,
+    /// Memory of ours that a peer has.
+    Lend,
+    /// A receive for a loan.
+    Borrow,
+    /// An operation on a region of a peer.
+    Operation,
+}
+
+/// What a request leaves beside its status.
+enum Left {
+    Nothing,
+    /// Of a receive into memory of its own.
+    Message(Py<Message>),
+    Loan(Py<Loan>),
 }
 
 enum State {
@@ -43,10 +60,9 @@ enum State {
     },
     /// Complete; its result is being made, which must not happen under the lock.
     Ending,
-    /// A receive into memory of its own leaves a message.
     Done {
         status: diolkos::Status,
-        message: Option<Py<Message>>,
+        left: Left,
     },
     Failed {
         status: diolkos::Status,
@@ -71,7 +87,7 @@ enum Reserved {
     Ended,
 }
 
-/// A send, receive or connect under way.
+/// A send, receive, connect, loan or operation under way.
 #[pyclass(frozen, module = "diolkos")]
 pub struct Request {
     pub endpoint: Py<Endpoint>,
@@ -97,6 +113,24 @@ impl Request {
         Self::open(endpoint, Kind::Send, request, Lent::Buffer(buffer))
     }
 
+    pub fn lending(endpoint: &Bound<'_, Endpoint>, request: RequestId, buffer: Buffer) -> Self {
+        Self::open(endpoint, Kind::Lend, request, Lent::Buffer(buffer))
+    }
+
+    pub fn borrowing(endpoint: &Bound<'_, Endpoint>, request: RequestId) -> Self {
+        Self::open(endpoint, Kind::Borrow, request, Lent::Nothing)
+    }
+
+    pub fn operating(endpoint: &Bound<'_, Endpoint>, request: RequestId, lent: Lent) -> Self {
+        Self::open(endpoint, Kind::Operation, request, lent)
+    }
+
+    /// An operation that was done at once.
+    pub fn operated(endpoint: &Bound<'_, Endpoint>, status: diolkos::Status) -> Self {
+        let state = Mutex::new(State::Done { status, left: Left::Nothing });
+        Self { endpoint: endpoint.clone().unbind(), kind: Kind::Operation, state }
+    }
+
     /// A send that was done at once.
     pub fn sent(
         endpoint: &Bound<'_, Endpoint>,
@@ -113,7 +147,7 @@ impl Request {
             message_bytes: len_bytes,
             transferred_bytes: len_bytes,
         };
-        let state = Mutex::new(State::Done { status, message: None });
+        let state = Mutex::new(State::Done { status, left: Left::Nothing });
         Self { endpoint: endpoint.clone().unbind(), kind: Kind::Send, state }
     }
 
@@ -161,9 +195,13 @@ impl Request {
         let open = std::mem::replace(&mut *self.state.lock(), State::Ending);
         let (next, leftover) = match open {
             State::Open { request, lent, .. } => match self.failure(py, request, &status) {
-                Some(error) => (State::failed(py, status, error), Some(lent)),
-                None => match received(endpoint, lent, &status) {
-                    Ok((message, leftover)) => (State::Done { status, message }, leftover),
+                Some(error) => {
+                    // Memory that was meant for a copy of a loan, if any.
+                    drop(self.borrowed(request));
+                    (State::failed(py, status, error), Some(lent))
+                }
+                None => match self.received(endpoint, request, lent, &status) {
+                    Ok((left, leftover)) => (State::Done { status, left }, leftover),
                     Err(error) => (State::failed(py, status, error), None),
                 },
             },
@@ -185,7 +223,7 @@ impl Request {
                 let connected = endpoint.core.connected(request, status);
                 connected.err().map(|error| errors::from_core(py, error))
             }
-            Kind::Receive | Kind::Send => errors::failure(py, endpoint, status),
+            _ => errors::failure(py, endpoint, status),
         }
     }
 
@@ -238,8 +276,8 @@ impl Request {
                 None,
             ));
         }
-        if self.kind == Kind::Send {
-            // A send that was posted is under way: it is always too late.
+        if matches!(self.kind, Kind::Send | Kind::Lend | Kind::Operation) {
+            // What was posted is under way: it is always too late.
             return Ok(false);
         }
         match self.endpoint.get().core.cancel(*request) {
@@ -258,20 +296,40 @@ impl Request {
     }
 }
 
-/// The message of a receive that ended well, if it went into memory of its own; else the memory
-/// that can go.
-fn received(
-    endpoint: &Bound<'_, Endpoint>,
-    lent: Lent,
-    status: &diolkos::Status,
-) -> PyResult<(Option<Py<Message>>, Option<Lent>)> {
-    if !matches!(lent, Lent::Owned(_)) {
-        return Ok((None, Some(lent)));
+impl Request {
+    /// What a request that ended well leaves: a message, if it went into memory of its own, or a loan;
+    /// and the memory that can go.
+    fn received(
+        &self,
+        endpoint: &Bound<'_, Endpoint>,
+        request: RequestId,
+        lent: Lent,
+        status: &diolkos::Status,
+    ) -> PyResult<(Left, Option<Lent>)> {
+        let py = endpoint.py();
+        if self.kind == Kind::Borrow {
+            let Some(loan) = self.borrowed(request) else {
+                return Err(errors::from_core(py, Error::Closed));
+            };
+            let loan = Loan::bytes(Link::to(endpoint), *status, loan);
+            return Ok((Left::Loan(Py::new(py, loan)?), None));
+        }
+        if !matches!(lent, Lent::Owned(_)) {
+            return Ok((Left::Nothing, Some(lent)));
+        }
+        // SAFETY: the receive into this memory has completed with this status.
+        let data = unsafe { lent.received(status.transferred_bytes) }.unwrap_or_default();
+        let message = Message::new(endpoint, *status, data);
+        Ok((Left::Message(Py::new(py, message)?), None))
     }
-    // SAFETY: the receive into this memory has completed with this status.
-    let data = unsafe { lent.received(status.transferred_bytes) }.unwrap_or_default();
-    let message = Message::new(endpoint, *status, data);
-    Ok((Some(Py::new(endpoint.py(), message)?), None))
+
+    /// The core's loan, if this is a receive for one that has ended.
+    fn borrowed(&self, request: RequestId) -> Option<diolkos::Loan> {
+        if self.kind != Kind::Borrow {
+            return None;
+        }
+        self.endpoint.get().core.take_loan(request).ok().flatten()
+    }
 }
 
 #[pymethods]
@@ -291,18 +349,7 @@ impl Request {
     }
 
     fn test(&self, py: Python<'_>) -> PyResult<Option<Status>> {
-        match self.reserve() {
-            Reserved::Ended => return self.outcome(py),
-            Reserved::Busy => return Ok(None),
-            Reserved::Yes(request) => match self.endpoint.get().core.test(request) {
-                Ok(Some(status)) => self.finish(py, status),
-                Ok(None) => self.stop_waiting(),
-                Err(error) => {
-                    self.stop_waiting();
-                    return Err(self.after_error(py, error));
-                }
-            },
-        }
+        self.look(py)?;
         self.outcome(py)
     }
 
@@ -318,10 +365,18 @@ impl Request {
     #[getter]
     fn message(&self, py: Python<'_>) -> PyResult<Option<Py<Message>>> {
         match &*self.state.lock() {
-            State::Done { message, .. } => {
-                Ok(message.as_ref().map(|message| message.clone_ref(py)))
-            }
-            _ => Err(PyValueError::new_err("the request has not ended well; wait for it")),
+            State::Done { left: Left::Message(message), .. } => Ok(Some(message.clone_ref(py))),
+            State::Done { .. } => Ok(None),
+            _ => Err(not_well()),
+        }
+    }
+
+    #[getter]
+    fn loan(&self, py: Python<'_>) -> PyResult<Option<Py<Loan>>> {
+        match &*self.state.lock() {
+            State::Done { left: Left::Loan(loan), .. } => Ok(Some(loan.clone_ref(py))),
+            State::Done { .. } => Ok(None),
+            _ => Err(not_well()),
         }
     }
 
@@ -339,6 +394,9 @@ impl Request {
             Kind::Connect => "connect",
             Kind::Receive => "receive",
             Kind::Send => "send",
+            Kind::Lend => "lend",
+            Kind::Borrow => "loan receive",
+            Kind::Operation => "operation",
         };
         let state = match &*self.state.lock() {
             State::Open { .. } | State::Ending => "under way",
@@ -350,7 +408,38 @@ impl Request {
     }
 }
 
+#[cold]
+fn not_well() -> PyErr {
+    PyValueError::new_err("the request has not ended well; wait for it")
+}
+
 impl Request {
+    /// Makes progress and takes the result in, if there is one.
+    fn look(&self, py: Python<'_>) -> PyResult<()> {
+        if let Reserved::Yes(request) = self.reserve() {
+            match self.endpoint.get().core.test(request) {
+                Ok(Some(status)) => self.finish(py, status),
+                Ok(None) => self.stop_waiting(),
+                Err(error) => {
+                    self.stop_waiting();
+                    return Err(self.after_error(py, error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As the Python method, for those who want no status: whether it has ended well.
+    pub fn test_now(&self, py: Python<'_>) -> PyResult<bool> {
+        self.look(py)?;
+        Ok(self.outcome(py)?.is_some())
+    }
+
+    /// The loan of a receive that has ended well.
+    pub fn take_loan(&self, py: Python<'_>) -> Option<Py<Loan>> {
+        self.loan(py).ok().flatten()
+    }
+
     /// Waits as long as the deadline allows and takes the result in, if there is one.
     fn wait_for(
         &self,
@@ -382,8 +471,11 @@ impl Drop for Request {
         };
         let endpoint = self.endpoint.get();
         match self.kind {
-            Kind::Send => endpoint.adopt(request, orphans::Kind::Message, lent),
-            Kind::Receive => crate::transfer::abandon(endpoint, request, lent),
+            Kind::Send | Kind::Lend | Kind::Operation => {
+                endpoint.adopt(request, orphans::Kind::Message, lent);
+            }
+            Kind::Receive => abandon(endpoint, request, orphans::Kind::Message, lent),
+            Kind::Borrow => abandon(endpoint, request, orphans::Kind::Loan, lent),
             Kind::Connect => {
                 let _ = endpoint.core.cancel(request);
                 endpoint.core.forget(request);

@@ -182,6 +182,10 @@ fn code_name(code: StatusCode) -> &'static str {
         StatusCode::PeerDied => "peer died",
         StatusCode::PeerMisbehaved => "peer misbehaved",
         StatusCode::Refused => "refused",
+        StatusCode::Denied => "denied",
+        StatusCode::Revoked => "revoked",
+        StatusCode::OutOfRange => "out of range",
+        StatusCode::NoMemory => "no memory",
         _ => "unknown",
     }
 }

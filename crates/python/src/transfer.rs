@@ -293,11 +293,12 @@ fn finish_receive(
             finished(endpoint, status)
         }
         Ok(None) => {
-            let (status, _) = late(endpoint, request, Lent::Buffer(buffer))?;
+            let kind = orphans::Kind::Message;
+            let (status, _) = late(endpoint, request, kind, Lent::Buffer(buffer))?;
             finished(endpoint, status)
         }
         Err(error) => {
-            abandon(this, request, Lent::Buffer(buffer));
+            abandon(this, request, orphans::Kind::Message, Lent::Buffer(buffer));
             Err(error)
         }
     }
@@ -490,6 +491,7 @@ fn fill_claimed(
 pub fn late(
     endpoint: &Bound<'_, Endpoint>,
     request: RequestId,
+    kind: orphans::Kind,
     lent: Lent,
 ) -> PyResult<(diolkos::Status, Lent)> {
     let (py, this) = (endpoint.py(), endpoint.get());
@@ -501,11 +503,11 @@ pub fn late(
     match waiting::complete(py, &this.core, request, Some(Instant::now() + GRACE)) {
         Ok(Some(status)) => Ok((status, lent)),
         Ok(None) => {
-            this.adopt(request, orphans::Kind::Message, lent);
+            this.adopt(request, kind, lent);
             Err(errors::timeout(py, "the sender of the message stalled; the message is lost"))
         }
         Err(error) => {
-            this.adopt(request, orphans::Kind::Message, lent);
+            this.adopt(request, kind, lent);
             Err(error)
         }
     }
@@ -513,9 +515,9 @@ pub fn late(
 
 /// Gives a receive up at once.
 #[cold]
-pub fn abandon(endpoint: &Endpoint, request: RequestId, lent: Lent) {
+pub fn abandon(endpoint: &Endpoint, request: RequestId, kind: orphans::Kind, lent: Lent) {
     // Cancelled, or ended with the endpoint: the memory is free. Else the core still writes to it.
     if matches!(endpoint.core.cancel(request), Ok(false)) {
-        endpoint.adopt(request, orphans::Kind::Message, lent);
+        endpoint.adopt(request, kind, lent);
     }
 }

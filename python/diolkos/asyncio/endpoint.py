@@ -7,15 +7,17 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from diolkos import _core
-from diolkos._core import Message, Peer, Status
-from diolkos.asyncio.requests import ClaimedMessage, MultiReceive, Request, owned
-from diolkos.asyncio.waiting import Selector, Watch, fits, limited
+from diolkos._core import ArenaStatus, Key, Loan, Memory, Message, Peer, Region, Status
+from diolkos.asyncio.requests import ClaimedMessage, MultiReceive, Request, borrowed, owned
+from diolkos.asyncio.waiting import Selector, Wanted, Watch, fits, limited, overlap
 
 if TYPE_CHECKING:
+    from diolkos._core import _Access as Access
     from diolkos._core import _Buffer as Buffer
+    from diolkos._core import _Shape as Shape
 
 
 class Endpoint:
@@ -35,6 +37,7 @@ class Endpoint:
         context_ids: tuple[int, int] | None = None,
         runtime_dir: str | os.PathLike[str] | None = None,
         start_backend: bool = True,
+        arena_nbytes: int | None = None,
     ) -> None:
         self._adopt(
             _core.Endpoint(
@@ -44,6 +47,7 @@ class Endpoint:
                 context_ids=context_ids,
                 runtime_dir=runtime_dir,
                 start_backend=start_backend,
+                arena_nbytes=arena_nbytes,
             )
         )
 
@@ -64,6 +68,7 @@ class Endpoint:
         self._watch = Watch(blocking)
         #: What cancelled receives left, oldest first.
         self._kept: list[Message] = []
+        self._kept_loans: list[Loan] = []
 
     # --- what it is ---------------------------------------------------------------------------
 
@@ -132,6 +137,7 @@ class Endpoint:
         self._core.close()
         self._watch.end()
         self._kept.clear()
+        self._kept_loans.clear()
 
     async def connect(
         self, target: str | int, *, timeout: float | None = None, road: str = "auto"
@@ -391,6 +397,136 @@ class Endpoint:
         claimed = self._core.improbe(match=match, mask=mask, source=source, untagged=untagged)
         return None if claimed is None else ClaimedMessage(self._watch, claimed)
 
+    # --- granted memory -----------------------------------------------------------------------
+
+    def alloc(
+        self, shape: Shape, dtype: Any = "u1", *, align: int = 64, peer: Peer | None = None
+    ) -> Memory:
+        """Allocates memory that can be lent, registered, and sent from."""
+        return self._core.alloc(shape, dtype, align=align, peer=peer)
+
+    @property
+    def arena(self) -> ArenaStatus:
+        """How full the arena is that `alloc` takes memory from."""
+        return self._core.arena
+
+    def register(self, buffer: Buffer, access: Access = "r", *, peer: Peer | None = None) -> Region:
+        """Lets peers read memory, or read and write it, by themselves."""
+        return self._core.register(buffer, access, peer=peer)
+
+    async def rdma_write(
+        self,
+        local: Buffer,
+        peer: Peer,
+        key: Key,
+        offset: int = 0,
+        *,
+        notify: int | None = None,
+        immediate: int = 0,
+        timeout: float | None = None,
+    ) -> None:
+        """Writes a buffer to a region of a peer and waits until it is there."""
+        request = self._core.irdma_write(
+            local, peer, key, offset, notify=notify, immediate=immediate
+        )
+        if not request.done:
+            await limited(self._watch.completion(request), timeout)
+
+    def irdma_write(
+        self,
+        local: Buffer,
+        peer: Peer,
+        key: Key,
+        offset: int = 0,
+        *,
+        notify: int | None = None,
+        immediate: int = 0,
+    ) -> Request:
+        """Starts to write a buffer to a region of a peer."""
+        request = self._core.irdma_write(
+            local, peer, key, offset, notify=notify, immediate=immediate
+        )
+        return Request(self._watch, request)
+
+    async def rdma_read(
+        self,
+        into: Buffer,
+        peer: Peer,
+        key: Key,
+        offset: int = 0,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Fills a buffer from a region of a peer."""
+        request = self._core.irdma_read(into, peer, key, offset)
+        if not request.done:
+            await limited(self._watch.completion(request), timeout)
+
+    def irdma_read(self, into: Buffer, peer: Peer, key: Key, offset: int = 0) -> Request:
+        """Starts to fill a buffer from a region of a peer."""
+        return Request(self._watch, self._core.irdma_read(into, peer, key, offset))
+
+    async def fetch_add(
+        self, peer: Peer, key: Key, offset: int, value: int, *, timeout: float | None = None
+    ) -> int:
+        """Adds to a 64-bit word of a region; returns what was there before."""
+        return await self._word(self._core.try_fetch_add(peer, key, offset, value), timeout)
+
+    async def compare_swap(
+        self,
+        peer: Peer,
+        key: Key,
+        offset: int,
+        expected: int,
+        desired: int,
+        *,
+        timeout: float | None = None,
+    ) -> int:
+        """Replaces a word of a region if it is as expected; returns what was there before."""
+        word = self._core.try_compare_swap(peer, key, offset, expected, desired)
+        return await self._word(word, timeout)
+
+    async def _word(self, word: int | _core.Request, timeout: float | None) -> int:
+        if isinstance(word, int):
+            return word
+        return (await limited(self._watch.completion(word), timeout)).match
+
+    async def rdma_fence(self, peer: Peer, *, timeout: float | None = None) -> None:
+        """Waits until every operation on regions of this peer that was begun before is complete."""
+        request = self._core.try_rdma_fence(peer)
+        if request is not None:
+            await limited(self._watch.completion(request), timeout)
+
+    def reach(self, peer: Peer, key: Key) -> Literal["granted", "copied", "unknown"]:
+        """How operations with a key of a peer are done."""
+        return self._core.reach(peer, key)
+
+    def lend(self, buffer: Buffer, peer: Peer, *, match: int = 0, immediate: int = 0) -> Request:
+        """Lends memory of `alloc` to a peer; complete when the loan is back."""
+        request = self._core.lend(buffer, peer, match=match, immediate=immediate)
+        return Request(self._watch, request)
+
+    async def recv_loan(
+        self,
+        *,
+        match: int | None = None,
+        mask: int | None = None,
+        source: Peer | None = None,
+        dtype: Any = "u1",
+        shape: Shape | None = None,
+        timeout: float | None = None,
+    ) -> Loan:
+        """Waits for a loan."""
+        loan = await limited(self._recv_loan((match, mask, source, None)), timeout)
+        return loan if dtype == "u1" and shape is None else loan.shaped(dtype, shape)
+
+    def irecv_loan(
+        self, *, match: int | None = None, mask: int | None = None, source: Peer | None = None
+    ) -> Request:
+        """Posts a receive for a loan: the request's `loan` is the result."""
+        request = self._core.irecv_loan(match=match, mask=mask, source=source)
+        return Request(self._watch, request)
+
     def cancel(self, request: Request) -> bool:
         """Cancels a receive that has not matched, or a connect; false when it is too late."""
         return self._core.cancel(request._request)
@@ -455,6 +591,44 @@ class Endpoint:
         """Waits until a message that fits may be here."""
         await self._watch.event(lambda: self._look(selector) is not None, selector)
 
+    async def _recv_loan(self, wanted: Wanted) -> Loan:
+        match, mask, source, _ = wanted
+        waited = False
+        while True:
+            if waited or not self._watch.must_queue(wanted):
+                if (loan := self._take_kept_loan(wanted)) is not None:
+                    return loan
+                got = self._core.try_recv_loan(match, mask, source)
+                if isinstance(got, Loan):
+                    return got
+                if got is not None:
+                    return await self._transfer_loan(got)
+            await self._watch.event(lambda: self._has_loan(wanted), wanted)
+            waited = True
+
+    def _has_loan(self, wanted: Wanted) -> bool:
+        if any(overlap(wanted, _exactly(loan)) for loan in self._kept_loans):
+            return True
+        match, mask, source, _ = wanted
+        return self._core.has_loan(match, mask, source)
+
+    def _take_kept_loan(self, wanted: Wanted) -> Loan | None:
+        for place, loan in enumerate(self._kept_loans):
+            if overlap(wanted, _exactly(loan)):
+                return self._kept_loans.pop(place)
+        return None
+
+    async def _transfer_loan(self, request: _core.Request) -> Loan:
+        """As `_transfer`, for a loan that is being copied."""
+        try:
+            await self._watch.completion(request)
+        except asyncio.CancelledError:
+            await self._watch.completion(request)
+            self._kept_loans.append(borrowed(request))
+            self._watch.wake()
+            raise
+        return borrowed(request)
+
     async def _all(self, requests: Iterable[_core.Request]) -> None:
         for request in requests:
             await self._watch.completion(request)
@@ -477,3 +651,8 @@ class Endpoint:
             self._keep(owned(request))
             raise
         return owned(request)
+
+
+def _exactly(loan: Loan) -> Wanted:
+    """What only this loan fits, as far as that can be said."""
+    return (loan.match, None, loan.source, None)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from diolkos import _core
-from diolkos._core import Delivery, Message, Peer, Status
+from diolkos._core import Delivery, Loan, Message, Peer, Status
 from diolkos.asyncio.waiting import Watch, limited
 from diolkos.errors import Timeout
 
@@ -50,6 +50,11 @@ class Request:
     def message(self) -> Message | None:
         """What a complete `irecv` received; `None` for other requests."""
         return self._request.message
+
+    @property
+    def loan(self) -> Loan | None:
+        """What a complete `irecv_loan` received; `None` for other requests."""
+        return self._request.loan
 
     @property
     def peer(self) -> Peer | None:
@@ -157,6 +162,13 @@ def owned(request: _core.Request) -> Message:
     message = request.message
     assert message is not None, "a receive into memory of its own leaves a message"
     return message
+
+
+def borrowed(request: _core.Request) -> Loan:
+    """The loan of a complete receive for one."""
+    loan = request.loan
+    assert loan is not None, "a receive for a loan leaves a loan"
+    return loan
 
 
 async def wait_any(requests: Iterable[Request], timeout: float | None = None) -> tuple[int, Status]:

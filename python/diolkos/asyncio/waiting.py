@@ -16,6 +16,9 @@ _T = TypeVar("_T")
 #: What a receive looks for: match, mask, source, untagged.
 Selector: TypeAlias = tuple[int | None, int | None, Peer | None, bool]
 
+#: As a selector, or for a loan, which is neither tagged nor untagged.
+Wanted: TypeAlias = tuple[int | None, int | None, Peer | None, bool | None]
+
 _ALL_BITS = (1 << 64) - 1
 #: When to ask first whether memory is idle, in seconds.
 _REST_S = 1.0
@@ -30,7 +33,7 @@ class _Waiter:
         self,
         future: asyncio.Future[None],
         ready: Callable[[], bool],
-        selector: Selector | None,
+        selector: Wanted | None,
     ) -> None:
         self.future = future
         self.ready = ready
@@ -66,14 +69,14 @@ class Watch:
         """Whether nobody waits."""
         return not self._waiters
 
-    def must_queue(self, selector: Selector) -> bool:
-        """Whether a task that came earlier may want the same message."""
+    def must_queue(self, selector: Wanted) -> bool:
+        """Whether a task that came earlier may want the same message or loan."""
         for waiter in self._waiters:
             if waiter.selector is not None and overlap(waiter.selector, selector):
                 return True
         return False
 
-    async def event(self, ready: Callable[[], bool], selector: Selector | None = None) -> None:
+    async def event(self, ready: Callable[[], bool], selector: Wanted | None = None) -> None:
         """Waits until `ready` holds and whoever came earlier has had a turn."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -165,8 +168,8 @@ class Watch:
         self._armed = False
 
 
-def overlap(one: Selector, other: Selector) -> bool:
-    """Whether a message can fit both."""
+def overlap(one: Wanted, other: Wanted) -> bool:
+    """Whether a message or a loan can fit both."""
     match, mask, source, untagged = one
     other_match, other_mask, other_source, other_untagged = other
     if match is not None and other_match is not None:
