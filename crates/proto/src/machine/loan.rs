@@ -88,7 +88,8 @@ impl<L: Lane> Machine<L> {
 
     /// The loan of a request that is complete, or was.
     pub fn take_loan(&mut self, request: RequestId) -> Option<Loan<L::View>> {
-        self.loans.remove(&request)
+        let at = self.loans.iter().rposition(|(held, _)| *held == request)?;
+        Some(self.loans.swap_remove(at).1)
     }
 
     /// A request that has matched a loan whose data must be copied, and the memory that it needs in
@@ -178,7 +179,7 @@ impl<L: Lane> Machine<L> {
         match view {
             Some(view) => {
                 let loan = Loan { view, lender: status.source, send_id, len };
-                self.loans.insert(id, loan);
+                self.loans.push((id, loan));
                 self.requests.complete(request, StatusCode::Success, len);
             }
             None => {

@@ -294,8 +294,8 @@ pub struct Machine<L: Lane> {
     pending_handler: Option<Pending>,
     regions: HashMap<u32, region::Region<L>>,
     next_region: u32,
-    /// Loans that came, until they are taken.
-    loans: HashMap<RequestId, Loan<L::View>>,
+    /// Loans that came, until they are taken: few at a time, and the newest first.
+    loans: Vec<(RequestId, Loan<L::View>)>,
     /// Loan receives that may wait for memory.
     wanting: Vec<RequestId>,
     /// Peers that failed and that nobody has been told of yet.
@@ -323,7 +323,7 @@ impl<L: Lane> Machine<L> {
             regions: HashMap::new(),
             // Zero is the number of no region.
             next_region: 1,
-            loans: HashMap::new(),
+            loans: Vec::new(),
             wanting: Vec::new(),
             departed: Vec::new(),
         }
@@ -391,9 +391,7 @@ impl<L: Lane> Machine<L> {
     /// Lets a request finish unseen: it is freed when it completes.
     pub fn forget(&mut self, id: RequestId) {
         self.requests.forget(id);
-        if !self.loans.is_empty()
-            && let Some(loan) = self.loans.remove(&id)
-        {
+        if let Some(loan) = self.take_loan(id) {
             self.let_go(loan.lender, loan.send_id, loan.len);
         }
     }
