@@ -280,7 +280,6 @@ impl Endpoint {
         core.bury();
         core.publish_counters();
         core.handler = None;
-        core.regions.clear();
         core.copies.clear();
         core.peers.leave(Box::new(Alone::new(self.shared.identity.number)));
         self.ring_bell(&mut core);

@@ -105,7 +105,12 @@ impl Endpoint {
     }
 
     fn revoke(&self, number: u32) -> Result<(), Error> {
-        let mut core = self.lock()?;
+        if self.is_forked() {
+            // The memory of the channels is not here, and what was granted is the parent's.
+            return Err(Error::Forked);
+        }
+        // Also of a closed endpoint: peers may still have its memory mapped.
+        let mut core = self.shared.core.lock();
         core.machine.withdraw_region(number);
         let Some(region) = core.regions.remove(&number) else { return Ok(()) };
         let Some(slab) = region.slab else { return Ok(()) };
@@ -245,18 +250,17 @@ impl Region {
     /// [`Error::System`] when there is no memory to move to: it is not served any more, but peers
     /// that have it mapped still do. Try again.
     pub fn revoke(&self) -> Result<(), Error> {
-        match self.endpoint.revoke(self.key.region) {
-            // Whatever was granted is out of reach with the endpoint's channels.
-            Err(Error::Closed | Error::Forked) => Ok(()),
-            other => other,
-        }
+        self.endpoint.revoke(self.key.region)
     }
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // A failure leaves the memory granted, which is the caller's to free.
-        let _ = self.revoke();
+        // With the endpoint closed the memory is most likely about to go too, and is not moved. A failure
+        // leaves it granted, which is the caller's to free.
+        if !self.endpoint.is_closed() {
+            let _ = self.revoke();
+        }
     }
 }
 

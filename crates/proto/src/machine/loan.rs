@@ -19,7 +19,8 @@ use crate::frame::{Message, Space};
 use crate::granted::{Place, Placing};
 use crate::lane::Lane;
 
-/// A loan that has come: to be let go with [`Machine::let_go`].
+/// A loan that has come: to be let go with [`Machine::let_go`]. Until then it counts as a message
+/// that its lender has outstanding.
 #[derive(Debug)]
 pub struct Loan<V> {
     /// The memory.
@@ -121,15 +122,12 @@ impl<L: Lane> Machine<L> {
         match sink {
             Some(sink) => {
                 self.requests.slot(index).body = Body::Posted { sink };
-                self.accept_stream(index, sink, &status, send_id, false);
+                self.accept_stream(index, sink, &status, send_id);
             }
             None => {
                 if let Ok(partner) = self.partner_index(status.source) {
-                    self.partners[partner].answer(Message::Cts {
-                        send_id,
-                        recv_id: u32::MAX,
-                        accepted: 0,
-                    });
+                    let refusal = Message::Cts { send_id, recv_id: u32::MAX, accepted: 0 };
+                    self.partners[partner].answer_announcement(refusal);
                     self.flush(partner);
                 }
                 self.requests.complete(index, StatusCode::NoMemory, 0);
@@ -142,7 +140,8 @@ impl<L: Lane> Machine<L> {
         if let Ok(index) = self.partner_index(lender)
             && self.partners[index].lane.is_some()
         {
-            self.partners[index].answer(Message::Done { send_id, taken: len });
+            let done = Message::Done { send_id, taken: len };
+            self.partners[index].answer_announcement(done);
             self.flush(index);
         }
     }
@@ -164,7 +163,6 @@ impl<L: Lane> Machine<L> {
         send_id: u32,
         place: Option<Place>,
     ) {
-        self.return_credit(status.source, 0);
         let id = self.requests.id(request);
         let slot = self.requests.slot(request);
         slot.status = *status;

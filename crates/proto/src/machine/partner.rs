@@ -11,7 +11,7 @@ use crate::credit::{HeldCredit, SendCredit};
 use crate::frame::{Answer as Verdict, Message};
 use crate::granted::Place;
 use crate::lane::Lane;
-use crate::limits::PARTNERS_MAX;
+use crate::limits::{CREDIT_MESSAGES, PARTNERS_MAX};
 
 /// Places of departed peers that are kept before one is used again, so that late calls still get
 /// to know how the peer left.
@@ -162,6 +162,14 @@ impl<L: Lane> Partner<L> {
             inflow: Inflow::Nothing,
             traffic: Traffic::default(),
         }
+    }
+
+    /// Whether more answers of a kind wait than there is credit for messages.
+    #[inline(always)]
+    pub fn owes_too_much(&self, is_counted: impl Fn(&Answer) -> bool) -> bool {
+        let most = CREDIT_MESSAGES as usize;
+        self.answers.len() > most
+            && self.answers.iter().filter(|answer| is_counted(answer)).count() > most
     }
 
     /// Whether something waits to be sent.
@@ -328,6 +336,7 @@ impl<L: Lane> Machine<L> {
         partner.served = Served::Nothing;
         partner.inflow = Inflow::Nothing;
         self.live_partners -= 1;
+        self.forget_told(peer);
         self.drop_unfinished_arrivals(peer);
         self.requests.fail_bound(peer, code);
         let last_died = self.live_partners == 0

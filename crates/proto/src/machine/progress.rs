@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Progress: frames come in, and what waited goes out.
 
-use super::partner::{Inflow, Stream, StreamEnd};
+use super::partner::{Answer, Inflow, Stream, StreamEnd};
 use super::receive::{Held, outcome};
 use super::remote::Told;
 use super::request::Body;
@@ -326,7 +326,9 @@ impl<L: Lane> Machine<L> {
         partner.traffic.rx_messages += 1;
         // An alleged length may be anything; twice the largest must not overflow.
         partner.traffic.rx_bytes = partner.traffic.rx_bytes.saturating_add(length);
-        if partner.answers.len() > crate::limits::CREDIT_MESSAGES as usize {
+        if partner
+            .owes_too_much(|answer| matches!(answer, Answer::Frame { returns_credit: true, .. }))
+        {
             return Err(LaneFault("it announces messages and does not read the answers"));
         }
         if envelope.space == Space::Lent {

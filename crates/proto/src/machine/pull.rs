@@ -41,9 +41,6 @@ impl<L: Lane> Machine<L> {
         if !lane.is_live(&place) {
             return false;
         }
-        // The sender's credit comes back as with any other announcement.
-        lane.return_credits(0, 1);
-        lane.tell();
         partner.pulls.push_back(Pull { request, send_id, place, sink, next: 0, end });
         self.requests.slot(request).body = Body::Pulling;
         self.flush(index);
@@ -64,7 +61,7 @@ impl<L: Lane> Machine<L> {
         if pull.next == pull.end {
             let (request, send_id, end) = (pull.request, pull.send_id, pull.end as u64);
             partner.pulls.pop_front();
-            partner.answer(Message::Done { send_id, taken: end });
+            partner.answer_announcement(Message::Done { send_id, taken: end });
             let length = self.requests.slot(request).status.message_bytes;
             self.requests.complete(request, outcome(end, length), end);
         }
@@ -78,7 +75,7 @@ impl<L: Lane> Machine<L> {
         let Some(pull) = partner.pulls.pop_front() else { return };
         let Pull { request, send_id, sink, end, .. } = pull;
         let accepted = end as u64;
-        partner.answer(Message::Cts { send_id, recv_id: request, accepted });
+        partner.answer_announcement(Message::Cts { send_id, recv_id: request, accepted });
         if accepted == 0 {
             let length = self.requests.slot(request).status.message_bytes;
             self.requests.complete(request, outcome(0, length), 0);
@@ -109,6 +106,12 @@ impl<L: Lane> Machine<L> {
 }
 
 impl<L: Lane> Partner<L> {
+    /// Queues the answer to an announcement, which is paid for until it has left: so a peer that does
+    /// not read cannot have more than its credit of them wait here.
+    pub fn answer_announcement(&mut self, message: Message) {
+        self.answers.push_back(Answer::Frame { message, returns_credit: true });
+    }
+
     /// Queues an answer that has no body and gives no credit back.
     pub fn answer(&mut self, message: Message) {
         self.answers.push_back(Answer::Frame { message, returns_credit: false });

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The receiving side: posting, probing, and messages that came before their receive.
 
-use super::partner::{Answer, Inflow};
+use super::partner::Inflow;
 use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, RequestId, Selector, Status, StatusCode};
 use crate::frame::{Message, Space};
@@ -254,7 +254,7 @@ impl<L: Lane> Machine<L> {
         let taken =
             place.is_some_and(|place| self.begin_pull(request, sink, status, send_id, place));
         if !taken {
-            self.accept_stream(request, sink, status, send_id, true);
+            self.accept_stream(request, sink, status, send_id);
         }
     }
 
@@ -265,11 +265,10 @@ impl<L: Lane> Machine<L> {
         sink: L::Sink,
         status: &Status,
         send_id: u32,
-        returns_credit: bool,
     ) {
         let room = L::sink_len(&sink) as u64;
         let accepted = status.message_bytes.min(room);
-        self.answer(status.source, send_id, request, accepted, returns_credit);
+        self.answer(status.source, send_id, request, accepted);
         // Answering may have found the peer at fault; then the request has failed already.
         if let Ok(index) = self.partner_index(status.source)
             && self.partners[index].lane.is_none()
@@ -288,19 +287,9 @@ impl<L: Lane> Machine<L> {
     }
 
     /// Queues and sends the answer to an announcement.
-    fn answer(
-        &mut self,
-        peer: PeerId,
-        send_id: u32,
-        recv_id: u32,
-        accepted: u64,
-        returns_credit: bool,
-    ) {
+    fn answer(&mut self, peer: PeerId, send_id: u32, recv_id: u32, accepted: u64) {
         let Ok(index) = self.partner_index(peer) else { return };
-        self.partners[index].answers.push_back(Answer::Frame {
-            message: Message::Cts { send_id, recv_id, accepted },
-            returns_credit,
-        });
+        self.partners[index].answer_announcement(Message::Cts { send_id, recv_id, accepted });
         self.flush(index);
     }
 
@@ -320,7 +309,7 @@ impl<L: Lane> Machine<L> {
             }
             Held::Announced { send_id, .. } => {
                 self.release_held(status.source, 0);
-                self.answer(status.source, send_id, u32::MAX, 0, true);
+                self.answer(status.source, send_id, u32::MAX, 0);
             }
             Held::Local { request } => {
                 let code = outcome(0, status.message_bytes);

@@ -12,7 +12,7 @@ use super::{Envelope, Machine, PeerId, Refusal, Status, StatusCode};
 use crate::frame::{Answer, Body as FrameBody, Message, Secret};
 use crate::granted::{AtomicOp, Placing};
 use crate::lane::{Lane, LaneFault};
-use crate::limits::{CREDIT_MESSAGES, REGIONS_MAX};
+use crate::limits::REGIONS_MAX;
 
 /// What a region gives access to.
 #[derive(Clone, Copy, Debug)]
@@ -113,11 +113,22 @@ impl<L: Lane> Machine<L> {
         }
     }
 
+    /// A peer is gone: nobody need tell it anything.
+    pub(super) fn forget_told(&mut self, peer: PeerId) {
+        for region in self.regions.values_mut() {
+            region.told.retain(|told| *told != peer);
+        }
+    }
+
     /// Ends a region: nothing of it is served from here on, and everybody who knows it is told so.
     pub fn withdraw_region(&mut self, number: u32) {
         let Some(region) = self.regions.remove(&number) else { return };
         for index in 0..self.partners.len() {
             self.stop_serving(index, number);
+            // Whoever has not been told yet need not be.
+            let answers = &mut self.partners[index].answers;
+            answers
+                .retain(|answer| !matches!(answer, Queued::Tell { region } if *region == number));
         }
         for peer in region.told {
             if let Ok(index) = self.partner_index(peer)
@@ -211,7 +222,7 @@ impl<L: Lane> Machine<L> {
         number: u32,
         secret: Secret,
     ) -> Result<(), LaneFault> {
-        if self.partners[index].answers.len() > CREDIT_MESSAGES as usize {
+        if self.owes_too_much(index) {
             return Err(LaneFault("it asks for regions and does not read the answers"));
         }
         match self.region_for(index, number, secret) {
@@ -327,10 +338,20 @@ impl<L: Lane> Machine<L> {
         if !matches!(partner.served, Served::Nothing) {
             return Err(LaneFault("it began an operation before the last one ended"));
         }
-        if partner.answers.len() > CREDIT_MESSAGES as usize {
+        if self.owes_too_much(index) {
             return Err(LaneFault("it asks for operations and does not read the answers"));
         }
         Ok(())
+    }
+
+    /// Whether more answers to questions about regions wait than an honest peer leaves unread. What it
+    /// is told of our own accord does not count.
+    fn owes_too_much(&self, index: usize) -> bool {
+        self.partners[index].owes_too_much(|answer| match answer {
+            Queued::Refused { .. } => true,
+            Queued::Frame { message, .. } => matches!(message, Message::Answer { .. }),
+            Queued::Tell { .. } => false,
+        })
     }
 
     fn answer_operation(&mut self, index: usize, id: u32, answer: Answer, value: u64) {

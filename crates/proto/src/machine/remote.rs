@@ -53,6 +53,9 @@ pub(super) enum Kind<L: Lane> {
     Fence,
 }
 
+/// Places that are found soon enough.
+const SOON: usize = 8;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     New,
@@ -89,9 +92,15 @@ impl Known {
 }
 
 impl<L: Lane> Partner<L> {
+    /// What is known of a region. What was asked for last is found soonest.
     #[inline(always)]
-    fn known(&self, key: &Key) -> Option<&Known> {
-        self.known.iter().find(|known| known.is(key))
+    fn known(&mut self, key: &Key) -> Option<&Known> {
+        let at = self.known.iter().position(|known| known.is(key))?;
+        if at >= SOON {
+            self.known.swap(0, at);
+            return self.known.first();
+        }
+        self.known.get(at)
     }
 }
 
@@ -203,7 +212,8 @@ impl<L: Lane> Machine<L> {
         }
         self.peer_state(peer)?;
         let index = self.partner_index(peer)?;
-        Ok(match self.partners[index].known(key) {
+        let known = self.partners[index].known.iter().find(|known| known.is(key));
+        Ok(match known {
             None => Reach::Unknown,
             Some(Known { place: Some(_), .. }) => Reach::Granted,
             Some(Known { place: None, .. }) => Reach::Copied,

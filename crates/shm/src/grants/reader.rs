@@ -99,7 +99,8 @@ pub struct Grants {
     outgoing: Words,
     barrier: Barrier,
     pace: Pace,
-    slots: Box<[Slot]>,
+    /// As many as were ever used: most channels grant nothing.
+    slots: Vec<Slot>,
     /// Bytes of all mappings that still exist.
     mapped_bytes: Arc<AtomicU64>,
 }
@@ -128,10 +129,10 @@ impl Grants {
     /// For a channel with these files.
     #[must_use]
     pub fn new(incoming: Words, outgoing: Words) -> Self {
-        let slots = (0..GRANT_COUNT).map(|_| Slot::default()).collect();
         let mapped_bytes = Arc::default();
         let barrier = Barrier::of_this_process();
-        Self { words: incoming, outgoing, barrier, pace: Pace::default(), slots, mapped_bytes }
+        let (pace, slots) = (Pace::default(), Vec::new());
+        Self { words: incoming, outgoing, barrier, pace, slots, mapped_bytes }
     }
 
     /// Takes in a file that came over the channel, if touching it can do no harm. One that was taken
@@ -147,7 +148,11 @@ impl Grants {
         }
         check_file(&note, &file)?;
         if self.is_live(note.grant) {
-            self.slots[usize::from(note.grant.slot)] = Slot {
+            let at = usize::from(note.grant.slot);
+            if self.slots.len() <= at {
+                self.slots.resize_with(at + 1, Slot::default);
+            }
+            self.slots[at] = Slot {
                 generation: note.grant.generation,
                 writable: note.writable,
                 len_bytes: note.len_bytes,
@@ -189,7 +194,7 @@ impl Grants {
         writing: bool,
     ) -> Result<NonNull<u8>, Unreachable> {
         if self.is_live(grant)
-            && let slot = &self.slots[usize::from(grant.slot)]
+            && let Some(slot) = self.slots.get(usize::from(grant.slot))
             && slot.generation == grant.generation
             && let Some(base) = slot.base
             && offset.checked_add(len_bytes as u64).is_some_and(|end| end <= slot.mapped_bytes)
