@@ -186,13 +186,16 @@ def test_copied_loans(backend: object) -> None:
             peer = await lender.connect("borrower", timeout=60, road="switched")
             memory = lender.alloc(4 << 20)
             np.asarray(memory)[:] = 3
-            requests = [lender.lend(memory, peer, match=n) for n in range(2)]
+            # The lender sends its copies only while somebody waits there.
+            requests = [
+                asyncio.ensure_future(lender.lend(memory, peer, match=n).wait()) for n in range(2)
+            ]
             loan = await borrower.recv_loan(match=0)
             assert (loan.copied, set(bytes(loan))) == (True, {3})
             await requests[0]
             got = None
             while got is None:
-                lender.progress()
+                await asyncio.sleep(0)
                 got = borrower.blocking.try_recv_loan(1, None, None)
             assert isinstance(got, diolkos.Request)
             task = asyncio.ensure_future(borrower._transfer_loan(got))
