@@ -95,6 +95,38 @@ def test_one_that_does_not_fit_goes_back(alice: Side, bob: Side, wanted: dict[st
     request.wait(10)
 
 
+def test_all_ways_to_call(alice: Side, bob: Side) -> None:
+    """Short calls and general ones mean the same."""
+    memory = alice.endpoint.alloc(8)
+    calls: list[dict[str, Any]] = [
+        {},
+        {"match": 0, "immediate": 0},
+        {"match": np.int64(0), "immediate": np.uint8(0)},
+    ]
+    for options in calls:
+        alice.endpoint.lend(memory, alice.peer, **options)
+        alice.endpoint.lend(buffer=memory, peer=alice.peer, **options)
+    for options in (
+        {},
+        {"match": 0, "mask": 0xFF, "source": bob.peer, "timeout": 10},
+        {"match": None, "mask": None, "source": None, "timeout": None},
+        {"match": 0, "timeout": 1},
+        {"dtype": "u1", "shape": None},
+        {"dtype": "u1", "shape": 8},
+    ):
+        assert bob.endpoint.recv_loan(**options).nbytes == 8  # type: ignore[arg-type]
+    for wrong in ({"untagged": False}, {"matching": 1}, {"source": "alice"}, {"match": "1"}):
+        with pytest.raises(TypeError):
+            bob.endpoint.recv_loan(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        bob.endpoint.recv_loan(1)  # type: ignore[misc]
+    for wrong in ({"timeout": 1}, {"match": "1"}, {"synchronous": True}):
+        with pytest.raises(TypeError):
+            alice.endpoint.lend(memory, alice.peer, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(OverflowError):
+        alice.endpoint.lend(memory, alice.peer, match=-1)
+
+
 def test_an_unknown_type_costs_no_loan(alice: Side, bob: Side) -> None:
     alice.endpoint.lend(alice.endpoint.alloc(8), alice.peer)
     with pytest.raises(TypeError):
