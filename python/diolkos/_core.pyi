@@ -9,7 +9,6 @@ Threads may share an endpoint.
 
 import os
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import (
     Any,
     ClassVar,
@@ -60,13 +59,7 @@ class _Array(Protocol):
 
 class _Context:
     def __enter__(self) -> Self: ...
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
 
 _Buffer: TypeAlias = Buffer | _Array
 _Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
@@ -575,6 +568,10 @@ class Endpoint(_Context):
 
     def has_loan(self, match: int | None, mask: int | None, source: Peer | None, /) -> bool:
         """For event loops: whether a loan is here that no receive has taken."""
+
+    @property
+    def has_regions(self) -> bool:
+        """For `send_object`: whether there are regions whose keys may be in an object."""
 
     def grant_key(self, key: Key, peer: Peer, /) -> bool:
         """For `send_object`: grants a region to a peer; false when it is not ours, or bound."""

@@ -65,7 +65,8 @@ def element(dtype: Any) -> tuple[str, int]:
     if described.itemsize == 0:
         raise ValueError(f"elements of {described!r} have no length; say how long they are")
     try:
-        return np.empty(0, described).data.format, described.itemsize
+        # Of two: a single one says nothing of how they are aligned.
+        return np.empty(2, described).data.format, described.itemsize
     except (ValueError, BufferError):
         raise ValueError(
             f"{described} cannot be shared as a buffer; use 'i8' or bytes, and view() the array"

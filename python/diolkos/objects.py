@@ -80,10 +80,13 @@ def start_send(endpoint: Endpoint, obj: object, dest: Peer, match: int) -> list[
         parts.append(view)
         return False
 
-    keys: set[Key] = set()
-    pickled = _pickle(obj, keep_in_pickle, keys)
-    for key in keys:
-        endpoint.grant_key(key, dest)
+    if endpoint.has_regions:
+        keys: set[Key] = set()
+        pickled = _pickle(obj, keep_in_pickle, keys)
+        for key in keys:
+            endpoint.grant_key(key, dest)
+    else:
+        pickled = pickle.dumps(obj, protocol=5, buffer_callback=keep_in_pickle)
     transfer = next(_transfers)
     head = b"".join(
         [

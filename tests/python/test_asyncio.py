@@ -384,7 +384,7 @@ def test_the_names_are_those_of_the_blocking_face() -> None:
     """Same methods, same parameters, in the same order."""
     only_blocking = {"linger", "rest", "arm", "disarm", "try_send", "try_recv", "try_recv_into"}
     only_blocking |= {"try_fetch_add", "try_compare_swap", "try_rdma_fence", "try_recv_loan"}
-    only_blocking |= {"has_loan", "grant_key"}
+    only_blocking |= {"has_loan", "has_regions", "grant_key"}
     only_asyncio = {"blocking", "of", "open"}
 
     def public(kind: type) -> set[str]:

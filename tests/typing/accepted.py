@@ -50,6 +50,43 @@ def blocking(mapped: mmap.mmap) -> None:
         assert_type(ep.counters["tx_bytes"], int)
 
 
+def granted(ep: diolkos.Endpoint, bob: diolkos.Peer) -> None:
+    with ep.alloc((2, 3), "f8", align=4096, peer=bob) as memory:
+        assert_type(memory, diolkos.Memory)
+        assert_type(memory.shape, tuple[int, ...])
+        assert_type(ep.lend(memory, bob, match=1).wait(), diolkos.Status)
+        ep.send(memory, bob)
+        view = memoryview(memory)
+    ep.alloc(np.int64(3), np.float32)
+    assert_type(ep.arena.used_nbytes, int)
+    with ep.recv_loan(dtype=float, shape=(2, 3), timeout=1) as loan:
+        assert_type(loan, diolkos.Loan)
+        ep.send(loan, loan.source)
+    assert_type(ep.irecv_loan(match=1).loan, diolkos.Loan | None)
+    with ep.register(view, "rw", peer=bob) as region:
+        key = diolkos.Key.from_bytes(bytes(region.key))
+        region.grant(bob)
+    ep.rdma_write(b"x", bob, key, 3, notify=1, immediate=2, timeout=1)
+    ep.rdma_read(bytearray(1), bob, key)
+    assert_type(ep.irdma_read(np.zeros(1), bob, key, 8), diolkos.Request)
+    assert_type(ep.fetch_add(bob, key, 0, 1), int)
+    assert_type(ep.compare_swap(bob, key, 0, 1, 2, timeout=1), int)
+    ep.rdma_fence(bob, timeout=1)
+    if ep.reach(bob, key) == "granted":
+        keys = {key}
+        assert_type(keys, set[diolkos.Key])
+
+
+async def granted_with_an_event_loop(ep: diolkos.asyncio.Endpoint, bob: diolkos.Peer) -> None:
+    memory = ep.alloc(8)
+    key = ep.register(memory, "rw").key
+    assert_type(await ep.lend(memory, bob), diolkos.Status)
+    assert_type(await ep.recv_loan(match=1, dtype="f8"), diolkos.Loan)
+    await ep.rdma_write(b"x", bob, key, timeout=1)
+    assert_type(await ep.fetch_add(bob, key, 0, 1), int)
+    await ep.rdma_fence(bob)
+
+
 async def with_an_event_loop() -> None:
     async with diolkos.asyncio.Endpoint("alice") as ep:
         bob = await ep.connect("bob", timeout=5)

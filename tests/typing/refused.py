@@ -26,6 +26,12 @@ def blocking(ep: diolkos.Endpoint, bob: diolkos.Peer, loop: diolkos.asyncio.Endp
     print(number)
     diolkos.wait_any([bob])  # E: [list-item]
     diolkos.Endpoint("alice", partion="x")  # E: [call-arg]
+    ep.alloc("8")  # E: [arg-type]
+    ep.register(bytearray(1), "w")  # E: [arg-type]
+    ep.rdma_write(b"x", bob, b"key")  # E: [arg-type]
+    ep.arena.used_nbytes = 0  # E: [misc]
+    diolkos.Key(b"")  # E: [call-arg]
+    loop.recv_loan()  # E: [unused-coroutine]
     loop.send(b"x", bob)  # E: [unused-coroutine]
     loop.recv()  # E: [unused-coroutine]
 

@@ -660,6 +660,12 @@ impl Endpoint {
         loan::irecv(slf, &arguments::selector(slf, r#match, mask, source, false)?)
     }
 
+    /// For `send_object`: whether there are regions whose keys may be in an object.
+    #[getter]
+    fn has_regions(&self) -> bool {
+        !self.regions.is_empty()
+    }
+
     /// For `send_object`: grants the region of a key to a peer, if it is one of ours.
     #[pyo3(signature = (key, peer, /))]
     fn grant_key(

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `send` and `recv_into` with the shortest way from Python to the core.
+//! `send`, `recv_into`, `lend` and `recv_loan` with the shortest way from Python to the core.
 //!
 //! A message costs a quarter of a microsecond, so what PyO3 does for any method (comparing names of
-//! keywords letter by letter, a general table of arguments) would be a tenth of it. These two
+//! keywords letter by letter, a general table of arguments) would be a tenth of it. These
 //! methods therefore read their arguments themselves, in the form in which CPython passes them:
 //!
 //! ```text
@@ -28,10 +28,11 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use crate::arguments;
 use crate::buffer::Buffer;
 use crate::endpoint::Endpoint;
+use crate::loan;
 use crate::peer::Peer;
 use crate::transfer;
 
-/// The keywords of both methods. The order is that of [`Keyword`].
+/// The keywords of all methods. The order is that of [`Keyword`].
 const KEYWORDS: [&str; 7] =
     ["match", "timeout", "source", "mask", "immediate", "synchronous", "untagged"];
 
@@ -62,6 +63,8 @@ struct Prepared {
     keywords: [Py<PyString>; 7],
     send: Py<PyAny>,
     recv_into: Py<PyAny>,
+    lend: Py<PyAny>,
+    recv_loan: Py<PyAny>,
 }
 
 static PREPARED: PyOnceLock<Prepared> = PyOnceLock::new();
@@ -73,12 +76,16 @@ pub fn install(class: &Bound<'_, PyType>) -> PyResult<()> {
         keywords: KEYWORDS.map(|name| PyString::intern(py, name).unbind()),
         send: class.getattr("send")?.unbind(),
         recv_into: class.getattr("recv_into")?.unbind(),
+        lend: class.getattr("lend")?.unbind(),
+        recv_loan: class.getattr("recv_loan")?.unbind(),
     };
     if PREPARED.set(py, prepared).is_err() {
         return Ok(());
     }
     replace(class, "send", send)?;
-    replace(class, "recv_into", recv_into)
+    replace(class, "recv_into", recv_into)?;
+    replace(class, "lend", lend)?;
+    replace(class, "recv_loan", recv_loan)
 }
 
 fn replace(
@@ -242,7 +249,7 @@ struct ReceiveOptions<'a, 'py> {
     match_info: Option<u64>,
     mask: Option<u64>,
     source: Option<Borrowed<'a, 'py, PyAny>>,
-    untagged: bool,
+    untagged: Option<bool>,
     timeout_s: Option<f64>,
 }
 
@@ -251,7 +258,7 @@ fn receive_options<'a, 'py>(arguments: &Arguments<'a, 'py>) -> Option<ReceiveOpt
         match_info: None,
         mask: None,
         source: None,
-        untagged: false,
+        untagged: None,
         timeout_s: None,
     };
     arguments.each_keyword(|keyword, value| {
@@ -259,7 +266,7 @@ fn receive_options<'a, 'py>(arguments: &Arguments<'a, 'py>) -> Option<ReceiveOpt
             Keyword::Match => options.match_info = optional(value, integer)?,
             Keyword::Mask => options.mask = optional(value, integer)?,
             Keyword::Source => options.source = (!value.is_none()).then_some(value),
-            Keyword::Untagged => options.untagged = flag(value)?,
+            Keyword::Untagged => options.untagged = Some(flag(value)?),
             Keyword::Timeout => options.timeout_s = optional(value, seconds)?,
             Keyword::Immediate | Keyword::Synchronous => return None,
         }
@@ -282,11 +289,80 @@ fn receive_now(arguments: &Arguments<'_, '_>) -> PyResult<*mut ffi::PyObject> {
             Err(_) => return general(),
         },
     };
-    let endpoint = &arguments.endpoint;
+    let (endpoint, untagged) = (&arguments.endpoint, untagged.unwrap_or(false));
     let selector = arguments::selector(endpoint, match_info, mask, source.as_deref(), untagged)?;
     let buffer = Buffer::writable(&arguments.value(0))?;
     let status = transfer::recv_into(endpoint, buffer, &selector, timeout_s)?;
     Ok(status.into_ptr())
+}
+
+fn lend_now(arguments: &Arguments<'_, '_>) -> PyResult<*mut ffi::PyObject> {
+    let general = || arguments.call_general(|prepared| &prepared.lend);
+    if arguments.positional != 2 {
+        return general();
+    }
+    let mut envelope = Envelope::default();
+    let usual = arguments.each_keyword(|keyword, value| {
+        match keyword {
+            Keyword::Match => envelope.match_info = integer(value)?,
+            Keyword::Immediate => envelope.immediate = integer(value)?.try_into().ok()?,
+            _ => return None,
+        }
+        Some(())
+    });
+    let peer = arguments.value(1);
+    let (Some(()), Ok(peer)) = (usual, peer.cast_exact::<Peer>()) else { return general() };
+    let peer = arguments::known(&arguments.endpoint, &peer)?;
+    let buffer = Buffer::readable(&arguments.value(0))?;
+    let request = loan::lend(&arguments.endpoint, buffer, peer, &envelope)?;
+    Ok(Py::new(arguments.py, request)?.into_ptr())
+}
+
+fn borrow_now(arguments: &Arguments<'_, '_>) -> PyResult<*mut ffi::PyObject> {
+    let general = || arguments.call_general(|prepared| &prepared.recv_loan);
+    if arguments.positional != 0 {
+        return general();
+    }
+    // Elements and a shape are among the unusual.
+    let Some(options) = receive_options(arguments) else { return general() };
+    let ReceiveOptions { match_info, mask, source, untagged, timeout_s } = options;
+    let source = match &source {
+        None => None,
+        Some(source) => match source.cast_exact::<Peer>() {
+            Ok(source) => Some(source),
+            Err(_) => return general(),
+        },
+    };
+    if untagged.is_some() {
+        return general();
+    }
+    let endpoint = &arguments.endpoint;
+    let selector = arguments::selector(endpoint, match_info, mask, source.as_deref(), false)?;
+    let deadline = arguments::deadline(timeout_s)?;
+    let loan = loan::recv(endpoint, &selector, &loan::Wanted::default(), deadline)?;
+    Ok(Py::new(arguments.py, loan)?.into_ptr())
+}
+
+/// `Endpoint.lend`.
+unsafe extern "C" fn lend(
+    endpoint: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by CPython as a method of `Endpoint`.
+    unsafe { enter(endpoint, values, positional, names, lend_now) }
+}
+
+/// `Endpoint.recv_loan`.
+unsafe extern "C" fn recv_loan(
+    endpoint: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    positional: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by CPython as a method of `Endpoint`.
+    unsafe { enter(endpoint, values, positional, names, borrow_now) }
 }
 
 /// `Endpoint.send`.

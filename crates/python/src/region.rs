@@ -48,6 +48,11 @@ impl Regions {
         regions.insert(region.core.key().region, Arc::downgrade(region));
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        !self.0.lock().values().any(|region| region.strong_count() > 0)
+    }
+
     /// Lets the memory of all go: the endpoint was closed, and nobody is served any more.
     pub fn end(&self) {
         let regions = std::mem::take(&mut *self.0.lock());
