@@ -15,15 +15,16 @@ export CARGO_BUILD_JOBS ?= 2
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
-# Where the MX library is installed from.
+# Where the libraries for C programs are installed from.
 MX_LIB ?= python/diolkos/mx/lib
+C_LIB ?= python/diolkos/c/lib
 
-.PHONY: help setup mx install install-files demo test check lint test-rust test-loom test-python tsan asan-mx \
+.PHONY: help setup mx c install install-files demo test check lint test-rust test-loom test-python tsan asan-mx \
         tsan-mx fuzz clean
 
 help:
 	@echo "make setup   a release build in $(VENV)"
-	@echo "make install PREFIX=...    the MX library for C programs, its headers and man pages"
+	@echo "make install PREFIX=...    the libraries for C programs, headers and man pages"
 	@echo "make demo    the benchmark against every rival: a table and a plot in demo/"
 	@echo "make test    lint, Rust, loom and Python tests"
 	@echo "make tsan    the tests of rings and endpoints under ThreadSanitizer"
@@ -48,15 +49,20 @@ setup: system $(BIN)/python
 	@command -v cargo >/dev/null \
 	  || { echo "error: cargo is missing; hint: install Rust 1.89 or newer from https://rustup.rs" >&2; exit 1; }
 	tools/build-mx
+	tools/build-c capi
 	source $(BIN)/activate && PIP_QUIET=1 maturin develop --release --quiet --extras bench,test
 
 # libmyriexpress.so, in the package's folder.
 mx:
 	tools/build-mx
 
+# libdiolkos.so, in the package's folder.
+c:
+	tools/build-c capi
+
 # --- for C programs -------------------------------------------------------------------------
 
-install: mx install-files
+install: mx c install-files
 
 # What is already built. The headers have the names and the folder that programs look for.
 install-files:
@@ -64,12 +70,18 @@ install-files:
 	install -m 755 "$(MX_LIB)/libopen-mx.so.0" "$(DESTDIR)$(LIBDIR)/"
 	ln -sf libopen-mx.so.0 "$(DESTDIR)$(LIBDIR)/libopen-mx.so"
 	ln -sf libopen-mx.so.0 "$(DESTDIR)$(LIBDIR)/libmyriexpress.so"
+	install -m 755 "$(C_LIB)/libdiolkos.so.1" "$(DESTDIR)$(LIBDIR)/"
+	ln -sf libdiolkos.so.1 "$(DESTDIR)$(LIBDIR)/libdiolkos.so"
+	install -m 644 "$(C_LIB)/libdiolkos.a" "$(DESTDIR)$(LIBDIR)/"
+	install -m 644 python/diolkos/c/include/diolkos.h "$(DESTDIR)$(PREFIX)/include/"
 	install -m 644 python/diolkos/mx/include/*.h "$(DESTDIR)$(PREFIX)/include/"
 	install -m 644 python/diolkos/mx/include/mx_internals/*.h \
 	  "$(DESTDIR)$(PREFIX)/include/mx_internals/"
 	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) && \
 	  sed -e "s|@PREFIX@|$(PREFIX)|" -e "s|@LIBDIR@|$(LIBDIR)|" -e "s|@VERSION@|$$version|" \
-	  tools/myriexpress.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/myriexpress.pc"
+	  tools/myriexpress.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/myriexpress.pc" && \
+	  sed -e "s|@PREFIX@|$(PREFIX)|" -e "s|@LIBDIR@|$(LIBDIR)|" -e "s|@VERSION@|$$version|" \
+	  tools/diolkos.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/diolkos.pc"
 	$(PYTHON) tools/man_pages.py "$(DESTDIR)$(PREFIX)/share/man/man3"
 
 # --- what people run ------------------------------------------------------------------------
@@ -121,4 +133,4 @@ fuzz:
 	fuzz/run 30
 
 clean:
-	rm -rf target demo $(VENV) fuzz/target python/diolkos/*.so python/diolkos/mx/lib
+	rm -rf target demo $(VENV) fuzz/target python/diolkos/*.so python/diolkos/mx/lib python/diolkos/c/lib

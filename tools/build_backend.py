@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds wheels: the MX library first, which becomes a part of the package, then what maturin does.
+"""Builds wheels: the libraries for C first, which become a part of the package; then as maturin.
 
 This is the build backend of `pyproject.toml` (PEP 517). A wheel must be whole, so that a library
 that cannot be built fails it. Source archives hold sources only.
@@ -33,16 +33,21 @@ __all__ = [
 ]
 
 # A source archive does not keep that it may be executed.
-_BUILD_MX = Path(__file__).resolve().with_name("build-mx")
+_BUILD_C = Path(__file__).resolve().with_name("build-c")
+
+
+def _build_libraries() -> None:
+    for name in ("mx", "capi"):
+        subprocess.run(["bash", _BUILD_C, name], check=True)
 
 
 def build_wheel(*arguments: Any, **named: Any) -> str:
-    """As maturin, with the MX library in it."""
-    subprocess.run(["bash", _BUILD_MX], check=True)
+    """As maturin, with the libraries for C in it."""
+    _build_libraries()
     return maturin.build_wheel(*arguments, **named)
 
 
 def build_editable(*arguments: Any, **named: Any) -> str:
-    """As maturin, with the MX library in the package's folder."""
-    subprocess.run(["bash", _BUILD_MX], check=True)
+    """As maturin, with the libraries for C in the package's folders."""
+    _build_libraries()
     return maturin.build_editable(*arguments, **named)

@@ -6,7 +6,7 @@ use diolkos_proto::limits::{CREDIT_BYTES, CREDIT_MESSAGES};
 use diolkos_proto::matching::ContextBits;
 use diolkos_proto::testing::{Limits, Payload, QueueLane, Sink, Source, Tap, wire};
 use diolkos_proto::{
-    Envelope, HandlerAction, Machine, PeerId, RequestId, Selector, Sent, Space, StatusCode,
+    AtomicOp, Envelope, Exposed, Key, HandlerAction, Machine, PeerId, RequestId, Selector, Sent, Space, StatusCode,
 };
 
 use crate::Script;
@@ -22,6 +22,7 @@ struct Stage {
     tap: Tap,
     requests: Vec<RequestId>,
     buffers: Vec<RequestId>,
+    loans: Vec<RequestId>,
 }
 
 fn stage() -> Stage {
@@ -34,8 +35,8 @@ fn stage() -> Stage {
     let (own, other, _) = wire(limits);
     let to_honest = victim.add_partner(own).expect("room for a peer");
     let to_victim = honest.add_partner(other).expect("room for a peer");
-    let (requests, buffers) = (Vec::new(), Vec::new());
-    Stage { victim, honest, to_liar, to_honest, to_victim, tap, requests, buffers }
+    let (requests, buffers, loans) = (Vec::new(), Vec::new(), Vec::new());
+    Stage { victim, honest, to_liar, to_honest, to_victim, tap, requests, buffers, loans }
 }
 
 /// Only the liar's channel may end, memory stays bounded, and the honest peer is served.
@@ -56,12 +57,18 @@ fn any(source: Option<PeerId>) -> Selector {
 
 impl Stage {
     fn step(&mut self, script: &mut Script<'_>) {
-        match script.byte() % 12 {
+        match script.byte() % 16 {
             0..=3 => {
-                let (kind, flags) = (script.byte() % 8, script.byte() % 2);
+                let (kind, flags) = (script.byte() % 16, script.byte() % 8);
                 let words = [script.word(), script.word(), script.word()];
-                let len = usize::from(script.short());
-                let payload = Payload { number: 666, len, ..Payload::default() };
+                // Most frames that carry words have all four.
+                let len = match script.byte() % 3 {
+                    0 => usize::from(script.short()),
+                    1 => 16,
+                    _ => 32,
+                };
+                let body = [script.word(), script.word(), script.word(), script.word()];
+                let payload = Payload { number: 666, len, body, ..Payload::default() };
                 self.tap.inject(0, Frame { kind, flags, words }, payload);
             }
             4 => self.tap.allege_credits(0, (script.word(), script.word())),
@@ -85,10 +92,78 @@ impl Stage {
                 }
             }
             10 => self.claim_or_handle(script),
+            11 | 12 => self.operate(script),
+            13 => self.lend_or_borrow(script),
+            14 => self.register(script),
             _ => {
                 let sink = Sink::new(LENGTHS[script.below(6)]);
                 let min_free = script.below(10_000);
                 self.buffers.extend(self.victim.post_multi(sink, min_free, &any(None)));
+            }
+        }
+    }
+
+    fn operate(&mut self, script: &mut Script<'_>) {
+        let secret = [script.word() % 8; 2];
+        let (region, length) = (u32::from(script.byte() % 4), 40_000);
+        let key = Key { owner: 0, region, secret, length, writable: true };
+        let (peer, offset) = (self.to_liar, script.word() % 64);
+        let (sink, source) = (Sink::new(LENGTHS[script.below(6)]), Source::new(9, 5000));
+        let victim = &mut self.victim;
+        let sent = match script.byte() % 5 {
+            0 => victim.rdma_read(sink, peer, &key, offset),
+            1 => victim.rdma_write(source, peer, &key, offset, None),
+            2 => victim.rdma_write(source, peer, &key, offset, Some(Envelope::default())),
+            3 => victim.rdma_fence(peer),
+            _ => victim.rdma_atomic(peer, &key, 8 * offset, AtomicOp::FetchAdd(1)).map(Sent::Pending),
+        };
+        if let Ok(Sent::Pending(request)) = sent {
+            self.requests.push(request);
+        }
+    }
+
+    fn lend_or_borrow(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 4 {
+            0 => {
+                let source = Source::new(7, LENGTHS[script.below(6)]);
+                let lent = self.victim.lend(source, self.to_liar, &Envelope::default());
+                self.requests.extend(lent);
+            }
+            1 => {
+                let request = self.victim.irecv_loan(&any(None)).expect("a receive");
+                self.requests.push(request);
+                self.loans.push(request);
+            }
+            2 => {
+                if let Some((request, len)) = self.victim.take_wanting() {
+                    let sink = (len <= 200_000).then(|| Sink::new(len as usize));
+                    self.victim.fill_loan(request, sink);
+                }
+            }
+            _ => {
+                let loan = self.loans.pop().and_then(|request| self.victim.take_loan(request));
+                if let Some(loan) = loan {
+                    self.victim.let_go(loan.lender, loan.send_id, loan.len);
+                }
+            }
+        }
+    }
+
+    fn register(&mut self, script: &mut Script<'_>) {
+        match script.byte() % 5 {
+            0 => self.victim.withdraw_region(u32::from(script.byte() % 4)),
+            1 => {
+                self.tap.grant(1, Sink::new(40_000), script.byte() % 2 == 0);
+            }
+            2 => self.tap.take_back(1),
+            3 => self.tap.set_granting(script.byte() % 2 == 0),
+            _ => {
+                let secret = [script.word() % 8; 2];
+                let bound = (script.byte() % 2 == 0).then_some(self.to_liar);
+                let memory = Exposed::ReadWrite(Sink::new(40_000));
+                if let Ok(region) = self.victim.add_region(memory, secret, bound) {
+                    let _ = self.victim.tell_region(region, self.to_liar);
+                }
             }
         }
     }
@@ -125,6 +200,9 @@ impl Stage {
         }
         self.victim.answer_handler(HandlerAction::Finished);
         let _ = self.victim.disconnect(self.to_liar);
+        while let Some((request, _)) = self.victim.take_wanting() {
+            self.victim.fill_loan(request, None);
+        }
         for request in self.requests {
             if self.victim.test(request) == Ok(None) {
                 assert_eq!(self.victim.cancel(request), Ok(true), "a request to a liar lives on");

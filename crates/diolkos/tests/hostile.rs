@@ -11,6 +11,8 @@
 //! reports `PeerMisbehaved` or is not harmed, its requests to the liar end, nothing grows, nothing
 //! hangs, and the honest peer's data stays exact. A failure prints the kind and the seed.
 
+#[allow(dead_code, reason = "other tests use the rest")]
+mod dice;
 #[path = "conformance/port.rs"]
 #[allow(dead_code, reason = "the conformance suite uses the rest")]
 mod port;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use dice::Dice;
 use diolkos::{Error, PeerId, Selector, StatusCode};
 use diolkos_island::{ChannelEnds, Doorbell, IslandError, PeerIdentity, Road};
 use diolkos_shm::layout::{self, CELL_COUNT, CELL_WORDS, CHANNEL_FILE_BYTES, WORD_CELLS};
@@ -38,31 +41,6 @@ const EACH_KIND: Duration = Duration::from_secs(4);
 const SEEDS_MIN: u64 = 8;
 /// What the victim does with each liar.
 const ACTIONS: u64 = 400;
-
-/// Numbers from a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    /// A number of any magnitude: small ones are the interesting ones.
-    fn any_size(&mut self) -> u64 {
-        self.next() >> self.below(64)
-    }
-}
 
 /// The victim's end, and everything of the liar's.
 struct Trap {

@@ -283,6 +283,14 @@ impl Tap {
         self.wire.borrow_mut().granting = granting;
     }
 
+    /// `end` grants a receive buffer, for writing or not; its place in the frames is the number that
+    /// comes back.
+    pub fn grant(&self, end: usize, memory: Sink, writable: bool) -> u64 {
+        let granted = &mut self.wire.borrow_mut().granted[end];
+        granted.push((QueueLane::sink_source(&memory), writable, true));
+        granted.len() as u64
+    }
+
     /// `end` takes everything back that it has granted.
     pub fn take_back(&self, end: usize) {
         for (_, _, live) in &mut self.wire.borrow_mut().granted[end] {
