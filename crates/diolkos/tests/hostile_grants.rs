@@ -28,7 +28,7 @@ use diolkos::{
 };
 use diolkos_island::local::Alone;
 use diolkos_island::{ChannelEnds, Doorbell, IslandError};
-use diolkos_shm::layout::{GRANT_COUNT, WORD_GRANTS, WORD_OPERATING};
+use diolkos_shm::layout::{GRANT_COUNT, WORD_GRANTS, WORD_TOUCHING};
 use diolkos_shm::words::Words;
 use diolkos_shm::{Cell, Consumer, GrantId, GrantNote, Producer};
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
@@ -207,8 +207,10 @@ impl Liar {
                 self.outgoing.store(word, generation, Ordering::Release);
             }
             2 => {
-                let busy = if self.dice.below(30) == 0 { 1 } else { 0 };
-                self.outgoing.store(WORD_OPERATING, busy, Ordering::Relaxed);
+                // Perhaps a grant of the victim's.
+                let some = (1 + self.dice.below(20)) << 16 | self.dice.below(4);
+                let touched = if self.dice.below(30) == 0 { some } else { 0 };
+                self.outgoing.store(WORD_TOUCHING, touched, Ordering::Relaxed);
             }
             what => {
                 let count = self.grants.len() as u64;
