@@ -6,7 +6,8 @@ use diolkos_proto::limits::{CREDIT_BYTES, CREDIT_MESSAGES};
 use diolkos_proto::matching::ContextBits;
 use diolkos_proto::testing::{Limits, Payload, QueueLane, Sink, Source, Tap, wire};
 use diolkos_proto::{
-    AtomicOp, Envelope, Exposed, Key, HandlerAction, Machine, PeerId, RequestId, Selector, Sent, Space, StatusCode,
+    AtomicOp, Envelope, Exposed, HandlerAction, Key, Machine, PeerId, RequestId, Selector, Sent,
+    Space, StatusCode,
 };
 
 use crate::Script;
@@ -115,7 +116,9 @@ impl Stage {
             1 => victim.rdma_write(source, peer, &key, offset, None),
             2 => victim.rdma_write(source, peer, &key, offset, Some(Envelope::default())),
             3 => victim.rdma_fence(peer),
-            _ => victim.rdma_atomic(peer, &key, 8 * offset, AtomicOp::FetchAdd(1)).map(Sent::Pending),
+            _ => {
+                victim.rdma_atomic(peer, &key, 8 * offset, AtomicOp::FetchAdd(1)).map(Sent::Pending)
+            }
         };
         if let Ok(Sent::Pending(request)) = sent {
             self.requests.push(request);

@@ -62,6 +62,7 @@ class _Context:
     def __exit__(self, *exception: object) -> None: ...
 
 _Buffer: TypeAlias = Buffer | _Array
+_Reach: TypeAlias = Literal["granted", "copied", "process_vm", "unknown"]
 _Shape: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 
 @final
@@ -101,7 +102,7 @@ class Endpoint(_Context):
         match info: receives must then fix these bits. `runtime_dir` is where the backend listens
         (default: `$DIOLKOS_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/diolkos`, else
         `/tmp/diolkos-<uid>`). With `start_backend`, a backend is started if none runs.
-        `arena_nbytes` limits what `alloc` gives out (default: half of the machine's memory).
+        `arena_nbytes` limits `alloc` (default: half of the machine's memory).
 
         Raises `BusyError` when the name or number is taken, `DeniedError` and `LimitError` when
         the backend refuses, `BackendError` when there is none.
@@ -329,12 +330,7 @@ class Endpoint(_Context):
         bytes are left."""
 
     def alloc(
-        self,
-        shape: _Shape,
-        dtype: Any = "u1",
-        *,
-        align: int = 64,
-        peer: Peer | None = None,
+        self, shape: _Shape, dtype: Any = "u1", *, align: int = 64, peer: Peer | None = None
     ) -> Memory:
         """Allocates memory that peers can be given a view of: to `lend`, to `register`, or to send
         from, which then takes one copy less.
@@ -345,8 +341,7 @@ class Endpoint(_Context):
         holds at first is undefined, though never another program's data.
 
         Memory that a peer has seen is not used again for anybody else. With a `peer`, only that one
-        will be sent or lent the memory, so what it has seen before may be used again: that spares
-        making new memory each time.
+        will be sent or lent the memory, so what it has seen before may be used again.
 
         Raises `ArenaFullError` when the limit is reached, `SystemRefusal` when the system has no
         memory or descriptors, `ValueError` for shapes and alignments that cannot be.
@@ -362,9 +357,8 @@ class Endpoint(_Context):
         """Lets peers read memory ("r"), or read and write it ("rw"), by themselves: all that are
         given the region's key, or only `peer`, which is told at once.
 
-        Memory of `alloc` is granted: peers use it where it lies, and this program has to do nothing
-        for it. All of the allocation's memory can then be seen by them, also what lies beside
-        `buffer`, if that is a part of it. Other memory is served by copies, whenever this program
+        Memory of `alloc` is granted, the whole allocation: peers use it where it lies, and this
+        program has to do nothing for it. Other memory is served by copies, whenever this program
         makes progress. The buffer is the region's until it is revoked. Do not write to it during
         the call: memory may have to move, at its address.
 
@@ -389,9 +383,9 @@ class Endpoint(_Context):
         whoever receives that sees the data. Operations on the regions of one peer are done in the
         order of the calls.
 
-        Raises `KeyRefusedError` for a key that does not open a region of this peer for writing,
-        `RevokedError`, `RangeError` for a place outside of it, `PeerError`; `Timeout` when it was
-        not done in time: it cannot be taken back, and uses the buffer until it is done.
+        Raises `KeyRefusedError` for a key that opens no region of this peer for writing,
+        `RevokedError`, `RangeError` for a place outside, `PeerError`; `Timeout` when it was not
+        done in time: it cannot be taken back, and uses the buffer until it is done.
         """
 
     def irdma_write(
@@ -407,13 +401,7 @@ class Endpoint(_Context):
         """As `rdma_write`, without waiting. The buffer must not change until it is complete."""
 
     def rdma_read(
-        self,
-        into: _Buffer,
-        peer: Peer,
-        key: Key,
-        offset: int = 0,
-        *,
-        timeout: float | None = None,
+        self, into: _Buffer, peer: Peer, key: Key, offset: int = 0, *, timeout: float | None = None
     ) -> None:
         """Fills a buffer from a region of a peer, from byte `offset` on. Raises as `rdma_write`."""
 
@@ -424,10 +412,8 @@ class Endpoint(_Context):
         self, peer: Peer, key: Key, offset: int, value: int, *, timeout: float | None = None
     ) -> int:
         """Adds to an unsigned 64-bit word of a region, at a multiple of 8 bytes, and returns what
-        was there before. The sum wraps around; add 2**64 - n to subtract n.
-
-        Atomic with respect to all such operations, and to aligned 64-bit loads and stores of the
-        owner. Raises as `rdma_write`, and `OverflowError` for values that are not of 64 bits.
+        was there before. The sum wraps around. Atomic with respect to all such operations, and to
+        aligned 64-bit loads and stores of the owner. Raises as `rdma_write`, and `OverflowError`.
         """
 
     def compare_swap(
@@ -445,18 +431,18 @@ class Endpoint(_Context):
     def rdma_fence(self, peer: Peer, *, timeout: float | None = None) -> None:
         """Waits until every operation begun before on regions of this peer has ended."""
 
-    def reach(self, peer: Peer, key: Key) -> Literal["granted", "copied", "unknown"]:
+    def reach(self, peer: Peer, key: Key) -> _Reach:
         """How operations with a key of a peer are done: in "granted" memory, by the peer's program
-        as it makes progress ("copied"), or "unknown" until the first one has asked."""
+        as it makes progress ("copied", or by the kernel's copies, "process_vm"), or "unknown"
+        until the first one has asked."""
 
     def lend(self, buffer: _Buffer, peer: Peer, *, match: int = 0, immediate: int = 0) -> Request:
         """Lends memory of `alloc`, or a part of it, to a peer, which looks at it where it lies: for
         `recv_loan`. The request is complete when the loan is back; the memory must not change until
         then.
 
-        All of the allocation's memory can be seen by the peer. Raises `ValueError` for other
-        memory, and for lending to oneself. The request ends with `PeerError` when the peer is gone:
-        the memory is this program's again.
+        All of the allocation can be seen by the peer. Raises `ValueError` for other memory, and for
+        lending to oneself. When the peer is gone it ends with `PeerError`, and the memory is back.
         """
 
     def recv_loan(
@@ -473,15 +459,14 @@ class Endpoint(_Context):
         lent.
 
         `dtype` and `shape` say what the loan looks like, as for `alloc`; without a shape it is a
-        row of elements. A loan of another length raises `ValueError` and goes back. Raises
-        `Timeout`, `PeerError` as `recv_into` does, and `ArenaFullError` when a copy of the loan is
-        needed, which it is on the switched road, and there is no room for it.
+        row of elements. A loan of another length raises `ValueError` and goes back. Raises as
+        `recv_into`, and `ArenaFullError` when there is no room for a copy (on the switched road).
         """
 
     def irecv_loan(
         self, *, match: int | None = None, mask: int | None = None, source: Peer | None = None
     ) -> Request:
-        """As `recv_loan`, without waiting: the request's `loan` is the result, a row of bytes."""
+        """As `recv_loan`, without waiting: the request's `loan` is the result, as bytes."""
 
     def cancel(self, request: Request) -> bool:
         """As `request.cancel()`."""
@@ -502,8 +487,7 @@ class Endpoint(_Context):
         """A descriptor that becomes readable when something happens after `arm`."""
 
     def linger(self) -> bool:
-        """For event loops: looks for a few microseconds whether something happens, as long as that
-        has been worth it lately."""
+        """For event loops: looks for some microseconds whether something happens, if that paid."""
 
     def rest(self) -> float | None:
         """For event loops: gives memory that has been idle for a second back to the system. The
@@ -726,8 +710,7 @@ class Request:
 
 @final
 class ClaimedMessage:
-    """A message that a probe found and took; only its holder can receive it. Dropped unreceived,
-    it is lost."""
+    """A message that a probe found and took; only its holder can receive it, or loses it."""
 
     def recv(self) -> Message:
         """Receives it into memory of its own."""
@@ -858,9 +841,9 @@ class ArenaStatus:
 class Loan(_Context):
     """Memory that a peer has lent: a read-only buffer with a shape, in the lender's own memory.
 
-    `numpy.asarray(loan)` and `memoryview(loan)` make no copy. The loan goes back after `release`,
-    or when nobody has this object any more, but never before the last view of it has gone. It can
-    be read also when the lender is gone. A hostile lender may change it meanwhile.
+    `numpy.asarray(loan)` and `memoryview(loan)` make no copy. It goes back after `release`, or when
+    nobody has this object any more, but never before its last view has gone. It can be read also
+    when the lender is gone. A hostile lender may change it meanwhile.
     """
 
     def release(self) -> None:
@@ -868,8 +851,7 @@ class Loan(_Context):
 
     def shaped(self, dtype: Any = "u1", shape: _Shape | None = None) -> Loan:
         """The same loan with elements and a shape, as for `recv_loan`; this object has it no more.
-        Raises `ValueError` when they do not fit, and the loan goes back; `BufferError` while there
-        are views."""
+        Raises `ValueError` when they do not fit, and it goes back; `BufferError` with views."""
 
     @property
     def released(self) -> bool:
@@ -900,8 +882,8 @@ class Loan(_Context):
 
 @final
 class Region(_Context):
-    """Memory that peers with its key may use by themselves. It is revoked when nobody has this
-    object any more, and when its endpoint is closed."""
+    """Memory that peers with its key may use, until it is revoked or nobody has this object.
+    Closing the endpoint ends it, too; but only what is revoked has moved out of their sight."""
 
     @property
     def key(self) -> Key:
@@ -917,21 +899,20 @@ class Region(_Context):
 
     @property
     def reach(self) -> Literal["granted", "copied"]:
-        """How peers that share memory with this endpoint use it: where it lies, or by copies that
-        this program makes when it makes progress."""
+        """How peers on the direct road use it: where it lies, or by copies that we make."""
 
     @property
     def revoked(self) -> bool:
         """Whether it was taken back."""
 
     def grant(self, peer: Peer) -> None:
-        """Grants it to a peer ahead: its first use then needs nothing of this program.
-        `send_object` does so. Raises `RevokedError`, or `KeyRefusedError` when it is bound."""
+        """Grants it to a peer ahead, as `send_object` does: its first use then needs nothing of
+        this program. Raises `RevokedError`, or `KeyRefusedError` when it is bound."""
 
     def revoke(self) -> None:
-        """Takes it back: from here on, nothing that peers do reads or changes this memory. Memory
-        of `alloc` moves, at its address; do not write to it during the call. Raises `SystemRefusal`
-        when there is no memory to move to: then call again. Revoking twice is fine."""
+        """Takes it back: from here on, nothing that peers do reads or changes this memory. That of
+        `alloc` moves, at its address; do not write to it during the call. Raises `SystemRefusal`
+        when there is no memory to move to: call again. Revoking twice is fine."""
 
 @final
 class Key:
@@ -991,8 +972,7 @@ def bench_pingpong(
     arena: bool = False,
 ) -> bytes:
     """Round trips without Python between them: native-endian 32-bit nanoseconds of each, nothing
-    for the responder or with `verify`, which checks every byte instead of taking times. With
-    `arena`, out of arena memory that is written anew each time."""
+    for the responder or with `verify`, which checks every byte; with `arena`, out of the arena."""
 
 def bench_rdma(
     endpoint: Endpoint,
@@ -1004,8 +984,8 @@ def bench_rdma(
     window: int,
     verify: bool,
 ) -> bytes:
-    """Operations on a region without Python between them: native-endian 32-bit nanoseconds of each,
-    or of `window` in a row; nothing for the region's owner, who has `None` for a key."""
+    """Operations on a region: native-endian 32-bit nanoseconds of each, or of `window` in a row;
+    nothing for the region's owner, who has `None` for a key."""
 
 def bench_rate(
     endpoint: Endpoint, peer: Peer, size: int, count: int, window: int, initiator: bool

@@ -28,10 +28,11 @@ EDGES = {
     "diolkos": {"diolkos-island", "diolkos-proto", "diolkos-shm"},
     "diolkos-python": {"diolkos", "diolkos-switch"},
     "diolkos-mx": {"diolkos", "diolkos-island", "diolkos-shm"},
+    "diolkos-capi": {"diolkos"},
 }
 
 # Crates that may hold unsafe code; all others forbid it.
-UNSAFE_CRATES = {"shm", "python", "mx"}
+UNSAFE_CRATES = {"shm", "python", "mx", "capi"}
 
 # Code that may hold no unsafe, but whose tests lend buffers and act as hostile peers.
 UNSAFE_TESTS = ("crates/diolkos/tests/", "crates/switch/src/relay/tests", "fuzz/src/")

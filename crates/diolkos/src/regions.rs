@@ -260,6 +260,8 @@ impl Drop for Region {
         // leaves it granted, which is the caller's to free.
         if !self.endpoint.is_closed() {
             let _ = self.revoke();
+        } else if !self.endpoint.is_forked() {
+            self.endpoint.shared.core.lock().regions.remove(&self.key.region);
         }
     }
 }

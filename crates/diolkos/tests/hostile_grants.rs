@@ -413,6 +413,11 @@ fn act(victim: &Port, dice: &mut Dice, affairs: &mut Affairs) {
         }
     }
     endpoint.progress().expect("progress");
+    settle(endpoint, affairs);
+}
+
+/// Takes in what has ended, and looks at what was lent.
+fn settle(endpoint: &Endpoint, affairs: &mut Affairs) {
     affairs.messages.retain_mut(|lent| lent.test(endpoint).is_none());
     affairs.requests.retain(|request| endpoint.test(*request).expect("a request").is_none());
     let held = &mut affairs.held;

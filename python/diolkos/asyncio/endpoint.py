@@ -497,7 +497,7 @@ class Endpoint:
         if request is not None:
             await limited(self._watch.completion(request), timeout)
 
-    def reach(self, peer: Peer, key: Key) -> Literal["granted", "copied", "unknown"]:
+    def reach(self, peer: Peer, key: Key) -> Literal["granted", "copied", "process_vm", "unknown"]:
         """How operations with a key of a peer are done."""
         return self._core.reach(peer, key)
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Owns a region, lends memory, and takes messages: the other side is user.c. With an argument, memory is
- * reached through copies. */
+/* Owns a region, lends memory, and takes messages: the other side is user.c. With an argument,
+ * memory is reached through copies. */
 #include "check.h"
 
 int main(int argc, char **argv)

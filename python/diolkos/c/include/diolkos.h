@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * The C interface of Diolkos: messages, memory and regions between programs that are kept apart.
+/* The C interface of Diolkos: messages, memory and regions between programs that are kept apart.
  *
  * Link with -ldiolkos (pkg-config diolkos). docs/reference/c.md has an overview.
  *
- * - Functions return DIO_SUCCESS (0) or another code below, by name. dio_error_text() has a sentence
- *   about the last failure in this thread, dio_strerror() one about a code.
- * - Threads may share an endpoint. A handle must not be used once it is closed, freed or released.
- * - Memory that a request uses must stay valid until the request has ended, or the endpoint is closed.
+ * - Functions return DIO_SUCCESS (0) or another code below, by name. dio_error_text() has a
+ *   sentence about the last failure in this thread, dio_strerror() one about a code.
+ * - Threads may share an endpoint. A handle must not be used once it is closed, freed or
+ *   released.
+ * - Memory that a request uses must stay valid until the request has ended, or the endpoint is
+ *   closed.
  * - After fork() the child must not use endpoints of its parent: DIO_FORKED.
- * - Works with C89 (given <stdint.h>) to C23 and with C++.
- */
+ * - Works with C89 (given <stdint.h>) to C23 and with C++. */
 #ifndef DIOLKOS_H
 #define DIOLKOS_H
 
@@ -84,8 +84,8 @@ enum dio_code {
 /* A sentence about a code; never NULL. */
 const char *dio_strerror(int code);
 
-/* What the last failed call of this thread had to say, with names and numbers; never NULL, and valid
- * until the next failing call of the thread. */
+/* What the last failed call of this thread had to say, with names and numbers; never NULL, and
+ * valid until the next failing call of the thread. */
 const char *dio_error_text(void);
 
 /* The version of the library, such as "0.1.0". */
@@ -166,7 +166,7 @@ int dio_connect_number(dio_endpoint *endpoint, uint32_t number, int64_t timeout_
 /* Parts from a peer; requests that concern it end. */
 int dio_disconnect(dio_endpoint *endpoint, dio_peer peer);
 
-/* The peers that are connected: writes at most `room` of them, and how many there are. `peers` may be
+/* The peers that are connected: writes at most `room` of them, and how many there are. `peers` may
  * NULL if `room` is 0. */
 int dio_peers(dio_endpoint *endpoint, dio_peer *peers, size_t room, size_t *count);
 
@@ -202,8 +202,8 @@ typedef struct dio_status {
     uint64_t transferred_bytes;
 } dio_status;
 
-/* DIO_SUCCESS: the request has ended, the status says how, and its name is free. DIO_NOT_YET: it has
- * not. `status` may be NULL. DIO_DONE is always complete. */
+/* DIO_SUCCESS: the request has ended, the status says how, and its name is free. DIO_NOT_YET: it
+ * has not. `status` may be NULL. DIO_DONE is always complete. */
 int dio_test(dio_endpoint *endpoint, dio_request request, dio_status *status);
 
 /* As dio_test(), waiting for at most `timeout_ms`; negative: for ever. */
@@ -229,12 +229,13 @@ int dio_forget(dio_endpoint *endpoint, dio_request request);
 int dio_isend(dio_endpoint *endpoint, const void *data, size_t length, dio_peer peer,
               uint64_t match_info, uint32_t immediate, unsigned flags, dio_request *request);
 
-/* Posts a receive for messages whose match info is `match_info` in the bits of `mask`, from `source`
- * or DIO_ANY_PEER. */
+/* Posts a receive for messages whose match info is `match_info` in the bits of `mask`, from
+ * `source` or DIO_ANY_PEER. */
 int dio_irecv(dio_endpoint *endpoint, void *data, size_t length, uint64_t match_info, uint64_t mask,
               dio_peer source, dio_request *request);
 
-/* Looks for a message without a receive, and leaves it; waits at most `timeout_ms` (0: not at all). */
+/* Looks for a message without a receive, and leaves it; waits at most `timeout_ms` (0: not at
+ * all). */
 int dio_probe(dio_endpoint *endpoint, uint64_t match_info, uint64_t mask, dio_peer source,
               int64_t timeout_ms, dio_status *status);
 
@@ -247,8 +248,8 @@ int dio_progress(dio_endpoint *endpoint);
  * dio_arm() and dio_disarm(). */
 int dio_fd(dio_endpoint *endpoint, int *fd);
 
-/* Before the event loop sleeps. DIO_NOT_YET: nothing is here, go to sleep. DIO_SUCCESS: something is
- * here already; do not sleep. Call dio_disarm() in either case. */
+/* Before the event loop sleeps. DIO_NOT_YET: nothing is here, go to sleep. DIO_SUCCESS:
+ * something is here already; do not sleep. Call dio_disarm() in either case. */
 int dio_arm(dio_endpoint *endpoint);
 
 /* After the event loop has slept; takes in what has come. */
@@ -259,8 +260,9 @@ int dio_disarm(dio_endpoint *endpoint);
 /* An allocation that peers can be shown without a copy. */
 typedef struct dio_memory dio_memory;
 
-/* Allocates `length` bytes at a multiple of `align` (a power of two, at most 2 MiB). With a peer only
- * that one will be sent or lent it, and memory that it has seen may be used again. Contents: any. */
+/* Allocates `length` bytes at a multiple of `align` (a power of two, at most 2 MiB). With a peer
+ * only that one will be sent or lent it, and memory that it has seen may be used again.
+ * Contents: any. */
 int dio_alloc(dio_endpoint *endpoint, size_t length, size_t align, dio_peer peer,
               dio_memory **memory);
 
@@ -297,9 +299,9 @@ typedef struct dio_key {
 #define DIO_READ 1u
 #define DIO_READ_WRITE 3u
 
-/* Lets peers use memory, for DIO_READ or DIO_READ_WRITE: one, or with DIO_ANY_PEER all that have the
- * key. Arena memory is granted as a whole; other memory is served by copies, when this endpoint makes
- * progress. It must stay valid until the region is freed. */
+/* Lets peers use memory, for DIO_READ or DIO_READ_WRITE: one, or with DIO_ANY_PEER all that have
+ * the key. Arena memory is granted as a whole; other memory is served by copies, when this
+ * endpoint makes progress. It must stay valid until the region is freed. */
 int dio_register(dio_endpoint *endpoint, void *data, size_t length, unsigned access, dio_peer peer,
                  dio_region **region);
 
@@ -309,15 +311,15 @@ int dio_region_key(const dio_region *region, dio_key *key);
 /* Grants a region to a peer ahead of its first use. */
 int dio_region_grant(dio_region *region, dio_peer peer);
 
-/* Takes it back: from here on no peer reads or changes what this process has there. The memory must not
- * be written by other threads meanwhile. May be called twice. */
+/* Takes it back: from here on no peer reads or changes what this process has there. The memory
+ * must not be written by other threads meanwhile. May be called twice. */
 int dio_region_revoke(dio_region *region);
 
 /* Revokes and frees it. NULL is ignored. */
 void dio_region_free(dio_region *region);
 
-/* What a key says of itself: length, and access as above. DIO_INVALID: it is no key. Either pointer may
- * be NULL. */
+/* What a key says of itself: length, and access as above. DIO_INVALID: it is no key. Either
+ * pointer may be NULL. */
 int dio_key_info(const dio_key *key, uint64_t *length, unsigned *access);
 
 /* Writes to a region of a peer at `offset` bytes. Complete: it is there. */
@@ -349,8 +351,8 @@ int dio_rdma_fence(dio_endpoint *endpoint, dio_peer peer, dio_request *request);
 /* Memory that a peer has lent. */
 typedef struct dio_loan dio_loan;
 
-/* Lends memory to a peer; without a copy if it is arena memory. Complete when the peer has let go, or is
- * gone; until then the memory must not change. */
+/* Lends memory to a peer; without a copy if it is arena memory. Complete when the peer has let
+ * go, or is gone; until then the memory must not change. */
 int dio_lend(dio_endpoint *endpoint, const void *data, size_t length, dio_peer peer,
              uint64_t match_info, uint32_t immediate, dio_request *request);
 
