@@ -201,3 +201,48 @@ def test_policy_joins_users_in_a_listed_partition(runtime_dir: Path, policy_file
 
         assert exit_code_of(in_child(be_nobody)) == 0
         alice.expect("introduced", peer={"number": 1, "name": "bob"})
+
+
+TRUSTING = """
+version = 1
+[[partition]]
+name = "trusting"
+users = [{uid}]
+process_vm = true
+[[partition]]
+name = "wary"
+users = [{uid}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("partition", "road", "allowed"),
+    [
+        ("trusting", "direct", True),
+        ("trusting", "auto", True),
+        # The process at the other end is the relay's.
+        ("trusting", "switched", False),
+        ("wary", "direct", False),
+        ("unlisted", "direct", False),
+    ],
+)
+def test_policy_says_to_both_ends_whether_they_may_reach_each_other(
+    runtime_dir: Path, policy_file: Path, partition: str, road: str, allowed: bool
+) -> None:
+    policy_file.write_text(TRUSTING.format(uid=os.getuid()))
+    policy_file.chmod(0o600)
+    with (
+        running(runtime_dir, "--policy", str(policy_file)) as backend,
+        backend.client() as a,
+        backend.client() as b,
+    ):
+        a.open("a", partition=partition)
+        b.open("b", partition=partition)
+        wanted = a.send("connect", target="b", road=road)
+        a.expect("connected", id=wanted, existing=False, process_vm=allowed)
+        b.expect("introduced", process_vm=allowed)
+        # What counts is what was said when the channel was made.
+        wanted = b.send("connect", target="a")
+        b.expect("connected", id=wanted, existing=True, process_vm=False)
+        line = next(line for line in backend.log() if line["event"] == "introduced")
+        assert line["process_vm"] is allowed

@@ -74,6 +74,60 @@ def test_allow_has_a_direction_and_takes_the_forced_road() -> None:
     assert route.choose("direct") is None
 
 
+TRUSTING = """
+version = 1
+[[partition]]
+name = "trusting"
+users = [1001, 1002]
+process_vm = true
+[[partition]]
+name = "wary"
+users = [1001]
+process_vm = false
+[[partition]]
+name = "silent"
+users = [1001]
+[[allow]]
+from = "trusting"
+to = "wary"
+[[allow]]
+from = "wary"
+to = "trusting"
+"""
+
+
+def test_process_vm_is_for_members_of_a_partition_that_says_so() -> None:
+    rules = policy.parse(TRUSTING)
+    trusting, wary, silent = (Realm(name, None) for name in ("trusting", "wary", "silent"))
+    allowed = {
+        (source.partition, target.partition): route.process_vm
+        for source in (trusting, wary, silent)
+        for target in (trusting, wary, silent)
+        if (route := rules.route(source, target)) is not None
+    }
+    assert allowed == {
+        ("trusting", "trusting"): True,
+        ("wary", "wary"): False,
+        ("silent", "silent"): False,
+        # Who may ask is another question than who is trusted.
+        ("trusting", "wary"): False,
+        ("wary", "trusting"): False,
+    }
+
+
+def test_process_vm_is_off_where_no_file_lists_the_partition() -> None:
+    for rules in (Policy(), policy.parse(TRUSTING)):
+        own = rules.realm(ALICE, "mine")
+        assert own is not None
+        route = rules.route(own, own)
+        assert route is not None
+        assert not route.process_vm
+    # Nor does the name alone help: this one is of a user's own.
+    route = policy.parse(TRUSTING).route(Realm("trusting", 1001), Realm("trusting", 1001))
+    assert route is not None
+    assert not route.process_vm
+
+
 def test_road_is_free_where_no_rule_forces_one() -> None:
     rules = Policy()
     realm = Realm("x", 1001)
@@ -121,6 +175,12 @@ def test_limits_by_user_then_group_then_default() -> None:
         ('version = 1\n[[partition]]\nname = ""', "name"),
         ('version = 1\n[[partition]]\nname = "a"\n[[partition]]\nname = "a"', "twice"),
         ('version = 1\n[[partition]]\nname = "a"\nroad = "scenic"', "road"),
+        ('version = 1\n[[partition]]\nname = "a"\nprocess_vm = 1', "process_vm"),
+        ("version = 1\nprocess_vm = true", "process_vm"),
+        (
+            'version = 1\n[[partition]]\nname = "a"\nroad = "switched"\nprocess_vm = true',
+            "'a' wants process_vm on the switched road",
+        ),
         ('version = 1\n[[partition]]\nname = "a"\nusers = ["no-such-user-here"]', "no-such-user"),
         ('version = 1\n[[partition]]\nname = "a"\ngroups = ["no-such-grp"]', "no-such-grp"),
         ('version = 1\n[[allow]]\nfrom = "a"\nto = "b"', "not listed"),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The machine's lane over a pair of shared-memory rings.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use diolkos_island::Doorbell;
@@ -12,7 +13,7 @@ use diolkos_shm::layout::{self, BadHeader, INLINE_BYTES};
 use diolkos_shm::sync::Ordering;
 use diolkos_shm::words::Words;
 use diolkos_shm::{Arena, GrantId, GrantNote, Granted, Granter, Grants, View};
-use diolkos_shm::{Cell, Consumer, PayloadRef, PeerFault, Producer, PushError, Region};
+use diolkos_shm::{Cell, Consumer, PayloadRef, PeerFault, PeerMemory, Producer, PushError, Region};
 use diolkos_shm::{RegionError, Sink, Source};
 
 /// The payload of a cell, still in the peer's memory: in the cell, or in the area.
@@ -35,6 +36,8 @@ pub struct ShmLane {
     granter: Option<(Granter, Arena)>,
     /// What the peer grants.
     grants: Grants,
+    /// The memory of its process, where the policy lets us copy from and to it.
+    peer_memory: Option<PeerMemory>,
 }
 
 /// A channel's memory cannot be used.
@@ -45,7 +48,8 @@ pub enum LaneError {
 }
 
 impl ShmLane {
-    /// Joins two mapped files to a lane. Memory of `arena`, if there is one, can be granted over it.
+    /// Joins two mapped files to a lane. Memory of `arena`, if there is one, can be granted over it. With a
+    /// handle of the peer's `process`, the two may reach into each other's memory.
     pub fn new(
         channel: u64,
         outgoing: Region,
@@ -53,6 +57,7 @@ impl ShmLane {
         doorbell: Arc<Doorbell>,
         window: u64,
         arena: Option<Arena>,
+        process: Option<OwnedFd>,
     ) -> Result<Self, LaneError> {
         // Faulted in now, so that nothing faults on the path of a small message.
         let hot_bytes = layout::CELLS_OFFSET + layout::CELL_COUNT * layout::CELL_BYTES;
@@ -68,6 +73,8 @@ impl ShmLane {
             granter: arena
                 .map(|arena| (Granter::new(outgoing.clone(), incoming.clone(), channel), arena)),
             grants: Grants::new(incoming.clone(), outgoing.clone()),
+            peer_memory: process
+                .map(|process| PeerMemory::new(outgoing.clone(), incoming.clone(), process)),
             producer: Producer::new(outgoing.clone(), incoming.clone(), window),
             consumer: Consumer::new(incoming.clone(), outgoing.clone()),
             own_sleep: SleepFlag::new(outgoing),
@@ -377,6 +384,31 @@ impl Lane for ShmLane {
     fn view(&mut self, place: &Place, len: u64) -> Result<View, Unreachable> {
         let len = usize::try_from(len).map_err(|_| Unreachable::OutOfRange)?;
         self.with_grant(place, |grants, grant| grants.view(grant, place.offset, len))
+    }
+
+    fn peer_address(&self, memory: &Source) -> u64 {
+        match &self.peer_memory {
+            Some(_) => memory.base() as u64,
+            None => 0,
+        }
+    }
+
+    fn reaches_peer(&self) -> bool {
+        self.peer_memory.as_ref().is_some_and(PeerMemory::is_in_reach)
+    }
+
+    fn read_peer(&mut self, address: u64, sink: &Sink, at: usize, len: usize) -> bool {
+        self.peer_memory.as_mut().is_some_and(|peer| peer.read(address, sink, at, len))
+    }
+
+    fn write_peer(&mut self, address: u64, source: &Source, at: usize, len: usize) -> bool {
+        self.peer_memory.as_mut().is_some_and(|peer| peer.write(address, source, at, len))
+    }
+
+    fn keep_out(&mut self) {
+        if let Some(peer) = &self.peer_memory {
+            peer.keep_out();
+        }
     }
 
     fn credits_returned(&self) -> (u64, u64) {

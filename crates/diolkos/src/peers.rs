@@ -367,7 +367,12 @@ impl Core {
         let window = bulk_window_bytes();
         // A relay in between maps nothing but the two channels.
         let arena = (ends.road == Road::Direct).then(|| self.arena.clone());
-        let lane = ShmLane::new(ends.channel, outgoing, incoming, doorbell.clone(), window, arena)
+        // Without a descriptor for it, copies go through the channel.
+        let reached =
+            ends.liveness.as_ref().filter(|_| ends.process_vm && ends.road == Road::Direct);
+        let process = reached.and_then(|process| process.try_clone().ok());
+        let (channel, bell) = (ends.channel, doorbell.clone());
+        let lane = ShmLane::new(channel, outgoing, incoming, bell, window, arena, process)
             .map_err(grant)?;
         let full = |_| IslandError::Limit { what: "this endpoint has too many peers".into() };
         let peer = self.machine.add_partner(lane).map_err(full)?;

@@ -65,6 +65,7 @@ fn trap() -> Trap {
         incoming: map(view, Access::ReadOnly),
         doorbell,
         liveness: None,
+        process_vm: false,
     };
     Trap {
         victim: end(a_file, b_view, a_bell, 0),

@@ -101,6 +101,9 @@ pub struct ChannelEnds {
     pub doorbell: Doorbell,
     /// Readable once the peer's process is gone, where the system can tell.
     pub liveness: Option<OwnedFd>,
+    /// Whether the two processes may copy from and to each other's memory, as far as the kernel lets
+    /// them: their policy says that they trust each other.
+    pub process_vm: bool,
 }
 
 /// What an island has to say.

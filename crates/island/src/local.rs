@@ -33,6 +33,7 @@ pub fn pair() -> Result<(ChannelEnds, ChannelEnds), IslandError> {
             incoming: map(incoming, Access::ReadOnly)?,
             doorbell,
             liveness: None,
+            process_vm: false,
         })
     };
     Ok((end(a_file, b_view, a_bell, 1)?, end(b_file, a_view, b_bell, 0)?))

@@ -15,8 +15,8 @@
 //!   DONE             send id                taken length               -             -
 //!   ASK              region << 32           secret, low                secret, high  -
 //!   TELL             region << 32           answer | rights << 8 | placed << 16      length  told
-//!   PUT              send id | region<<32   offset                     length        secret
-//!   GET              recv id | region<<32   offset                     length        secret
+//!   PUT              send id | region<<32   offset                     length        initiator
+//!   GET              recv id | region<<32   offset                     length        initiator
 //!   ATOMIC           id | region << 32      offset                     operation     operands
 //!   ANSWER           id                     answer                     value         -
 //! ```
@@ -25,7 +25,7 @@
 //!
 //! ```text
 //!   place      grant, offset
-//!   secret     low, high
+//!   initiator  secret low, high, and perhaps the address of its buffer
 //!   told       secret low, high, grant, offset
 //!   operands   secret low, high, operand, expected value
 //! ```
@@ -47,6 +47,8 @@ pub type Body = [u64; 4];
 
 /// Bytes of a [`Body`] that a place or a secret takes.
 pub const SHORT_BODY_BYTES: usize = 16;
+/// Bytes of a [`Body`] with a secret and the address of a buffer.
+pub const ADDRESSED_BODY_BYTES: usize = 24;
 /// Bytes of a whole [`Body`].
 pub const BODY_BYTES: usize = 32;
 

@@ -123,6 +123,21 @@ pub trait Lane {
     /// [`Unreachable`].
     fn view(&mut self, place: &Place, len: u64) -> Result<Self::View, Unreachable>;
 
+    /// Where a buffer of ours lies, for a peer that may reach into our memory by itself; 0 when it may
+    /// not.
+    fn peer_address(&self, memory: &Self::Source) -> u64;
+    /// Whether memory of the peer can be reached where the peer says that it lies.
+    fn reaches_peer(&self) -> bool;
+    /// Copies `len` bytes from an address of the peer's into a receive buffer at `at`; both must lie
+    /// inside. `false`: not all of it came, and what the buffer holds there is undefined.
+    fn read_peer(&mut self, address: u64, sink: &Self::Sink, at: usize, len: usize) -> bool;
+    /// Copies `len` bytes of a send buffer from `at` on to an address of the peer's. `false`: not all
+    /// of it went.
+    fn write_peer(&mut self, address: u64, source: &Self::Source, at: usize, len: usize) -> bool;
+    /// Says that nothing more will come, as `close`. From its return on the peer does not reach into
+    /// our memory any more: the one call here that may wait, for the end of one stretch.
+    fn keep_out(&mut self);
+
     /// Eager bytes and messages that the peer has given back so far, as it alleges.
     fn credits_returned(&self) -> (u64, u64);
     /// Gives eager credit back to the peer.

@@ -231,6 +231,21 @@ struct Wire {
     /// written, and whether it has not been taken back.
     granting: bool,
     granted: [Vec<(Source, bool, bool)>; 2],
+    reach: Reaching,
+}
+
+/// Whether and how the ends reach into each other's memory.
+#[derive(Default)]
+struct Reaching {
+    allowed: bool,
+    /// Stretches that still work.
+    stretches_left: usize,
+    /// Stretches that were moved so far.
+    moved: usize,
+    /// What each end has said the address of, by end.
+    offered: [Vec<Source>; 2],
+    /// Ends that have kept the other out.
+    kept_out: [bool; 2],
 }
 
 /// One end of a channel.
@@ -248,8 +263,8 @@ pub struct Tap {
 /// A fresh channel: its two ends (0 and 1), and the tap on it.
 #[must_use]
 pub fn wire(limits: Limits) -> (QueueLane, QueueLane, Tap) {
-    let (to, sleep, granted) = Default::default();
-    let wire = Wire { limits, to, sleep, granting: false, granted };
+    let (to, sleep, granted, reach) = Default::default();
+    let wire = Wire { limits, to, sleep, granting: false, granted, reach };
     let wire = Rc::new(RefCell::new(wire));
     let end = |end| QueueLane { wire: Rc::clone(&wire), end };
     (end(0), end(1), Tap { wire: Rc::clone(&wire) })
@@ -296,6 +311,24 @@ impl Tap {
         for (_, _, live) in &mut self.wire.borrow_mut().granted[end] {
             *live = false;
         }
+    }
+
+    /// The ends may reach into each other's memory from here on, and this many times it works.
+    pub fn let_reach(&self, stretches: usize) {
+        let reach = &mut self.wire.borrow_mut().reach;
+        (reach.allowed, reach.stretches_left) = (true, stretches);
+    }
+
+    /// How many stretches were moved between a region and memory of the other end.
+    #[must_use]
+    pub fn stretches_moved(&self) -> usize {
+        self.wire.borrow().reach.moved
+    }
+
+    /// Whether `end` has kept the other out of its memory.
+    #[must_use]
+    pub fn has_kept_out(&self, end: usize) -> bool {
+        self.wire.borrow().reach.kept_out[end]
     }
 
     /// Frames that wait for `end`.
@@ -373,6 +406,21 @@ impl QueueLane {
             From::Buffer(sink) if writable => Ok(sink),
             _ => Err(Unreachable::OutOfRange),
         }
+    }
+
+    /// `len` bytes of what the peer has at an address, if it can be reached now.
+    fn reached(&self, address: u64, len: usize) -> Option<Source> {
+        let reach = &mut self.wire.borrow_mut().reach;
+        let peer = 1 - self.end;
+        assert!(!reach.kept_out[peer], "it reaches into memory that it is kept out of");
+        let memory = *reach.offered[peer].get(((address >> 32) as usize).checked_sub(1)?)?;
+        let at = address as u32 as usize;
+        if !reach.allowed || at.checked_add(len)? > memory.len {
+            return None;
+        }
+        reach.stretches_left = reach.stretches_left.checked_sub(1)?;
+        reach.moved += 1;
+        Some(Self::source_part(&memory, at, len))
     }
 
     fn push_payload(&self, frame: &Frame, payload: Payload) -> Result<bool, LaneFault> {
@@ -579,6 +627,39 @@ impl Lane for QueueLane {
 
     fn view(&mut self, place: &Place, len: u64) -> Result<Source, Unreachable> {
         self.granted(place, 0, len as usize)
+    }
+
+    fn peer_address(&self, memory: &Source) -> u64 {
+        let reach = &mut self.wire.borrow_mut().reach;
+        if !reach.allowed {
+            return 0;
+        }
+        let offered = &mut reach.offered[self.end];
+        offered.push(*memory);
+        (offered.len() as u64) << 32
+    }
+
+    fn reaches_peer(&self) -> bool {
+        self.wire.borrow().reach.allowed
+    }
+
+    fn read_peer(&mut self, address: u64, sink: &Sink, at: usize, len: usize) -> bool {
+        let Some(there) = self.reached(address, len) else { return false };
+        sink.take(&there.payload(0, len), at);
+        true
+    }
+
+    fn write_peer(&mut self, address: u64, source: &Source, at: usize, len: usize) -> bool {
+        let Some(Source { from: From::Buffer(there), .. }) = self.reached(address, len) else {
+            return false;
+        };
+        there.take(&source.payload(at, len), 0);
+        true
+    }
+
+    fn keep_out(&mut self) {
+        self.close();
+        self.wire.borrow_mut().reach.kept_out[self.end] = true;
     }
 
     fn credits_returned(&self) -> (u64, u64) {

@@ -33,8 +33,8 @@ use crate::peer::Peer;
 use crate::transfer;
 
 /// The keywords of all methods. The order is that of [`Keyword`].
-const KEYWORDS: [&str; 7] =
-    ["match", "timeout", "source", "mask", "immediate", "synchronous", "untagged"];
+const KEYWORDS: [&str; 8] =
+    ["match", "timeout", "source", "mask", "immediate", "synchronous", "untagged", "dtype"];
 
 #[derive(Clone, Copy)]
 enum Keyword {
@@ -45,9 +45,10 @@ enum Keyword {
     Immediate,
     Synchronous,
     Untagged,
+    Dtype,
 }
 
-const BY_PLACE: [Keyword; 7] = [
+const BY_PLACE: [Keyword; 8] = [
     Keyword::Match,
     Keyword::Timeout,
     Keyword::Source,
@@ -55,12 +56,13 @@ const BY_PLACE: [Keyword; 7] = [
     Keyword::Immediate,
     Keyword::Synchronous,
     Keyword::Untagged,
+    Keyword::Dtype,
 ];
 
 /// Made once, when the module is loaded.
 struct Prepared {
     /// Interned, so that names in calls are these very objects.
-    keywords: [Py<PyString>; 7],
+    keywords: [Py<PyString>; 8],
     send: Py<PyAny>,
     recv_into: Py<PyAny>,
     lend: Py<PyAny>,
@@ -223,7 +225,7 @@ fn send_options(arguments: &Arguments<'_, '_>) -> Option<SendOptions> {
             Keyword::Synchronous => envelope.synchronous = flag(value)?,
             Keyword::Untagged => envelope.space = arguments::space(flag(value)?),
             Keyword::Timeout => options.timeout_s = optional(value, seconds)?,
-            Keyword::Source | Keyword::Mask => return None,
+            Keyword::Source | Keyword::Mask | Keyword::Dtype => return None,
         }
         Some(())
     })?;
@@ -251,6 +253,7 @@ struct ReceiveOptions<'a, 'py> {
     source: Option<Borrowed<'a, 'py, PyAny>>,
     untagged: Option<bool>,
     timeout_s: Option<f64>,
+    dtype: Option<Borrowed<'a, 'py, PyAny>>,
 }
 
 fn receive_options<'a, 'py>(arguments: &Arguments<'a, 'py>) -> Option<ReceiveOptions<'a, 'py>> {
@@ -260,6 +263,7 @@ fn receive_options<'a, 'py>(arguments: &Arguments<'a, 'py>) -> Option<ReceiveOpt
         source: None,
         untagged: None,
         timeout_s: None,
+        dtype: None,
     };
     arguments.each_keyword(|keyword, value| {
         match keyword {
@@ -268,6 +272,7 @@ fn receive_options<'a, 'py>(arguments: &Arguments<'a, 'py>) -> Option<ReceiveOpt
             Keyword::Source => options.source = (!value.is_none()).then_some(value),
             Keyword::Untagged => options.untagged = Some(flag(value)?),
             Keyword::Timeout => options.timeout_s = optional(value, seconds)?,
+            Keyword::Dtype => options.dtype = Some(value),
             Keyword::Immediate | Keyword::Synchronous => return None,
         }
         Some(())
@@ -281,7 +286,10 @@ fn receive_now(arguments: &Arguments<'_, '_>) -> PyResult<*mut ffi::PyObject> {
         return general();
     }
     let Some(options) = receive_options(arguments) else { return general() };
-    let ReceiveOptions { match_info, mask, source, untagged, timeout_s } = options;
+    let ReceiveOptions { match_info, mask, source, untagged, timeout_s, dtype } = options;
+    if dtype.is_some() {
+        return general();
+    }
     let source = match &source {
         None => None,
         Some(source) => match source.cast_exact::<Peer>() {
@@ -323,9 +331,9 @@ fn borrow_now(arguments: &Arguments<'_, '_>) -> PyResult<*mut ffi::PyObject> {
     if arguments.positional != 0 {
         return general();
     }
-    // Elements and a shape are among the unusual.
+    // A shape is among the unusual.
     let Some(options) = receive_options(arguments) else { return general() };
-    let ReceiveOptions { match_info, mask, source, untagged, timeout_s } = options;
+    let ReceiveOptions { match_info, mask, source, untagged, timeout_s, dtype } = options;
     let source = match &source {
         None => None,
         Some(source) => match source.cast_exact::<Peer>() {
@@ -339,7 +347,8 @@ fn borrow_now(arguments: &Arguments<'_, '_>) -> PyResult<*mut ffi::PyObject> {
     let endpoint = &arguments.endpoint;
     let selector = arguments::selector(endpoint, match_info, mask, source.as_deref(), false)?;
     let deadline = arguments::deadline(timeout_s)?;
-    let loan = loan::recv(endpoint, &selector, &loan::Wanted::default(), deadline)?;
+    let wanted = loan::Wanted { dtype: dtype.as_deref(), shape: None };
+    let loan = loan::recv(endpoint, &selector, &wanted, deadline)?;
     Ok(Py::new(arguments.py, loan)?.into_ptr())
 }
 

@@ -44,13 +44,30 @@ impl Element {
     /// What the program calls it: a name or a type of NumPy, or a letter of `struct`.
     pub fn named(dtype: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let Some(dtype) = dtype else { return Ok(Self::byte()) };
-        if dtype.cast::<PyString>().is_ok_and(|name| name == "u1") {
-            return Ok(Self::byte());
+        if let Some(usual) = dtype.cast::<PyString>().ok().and_then(Self::usual) {
+            return Ok(usual);
         }
         let dtypes = dtype.py().import("diolkos.dtypes")?;
         let (format, bytes): (String, isize) =
             dtypes.call_method1("element", (dtype,))?.extract()?;
         Ok(Self { format: Cow::Owned(CString::new(format)?), bytes })
+    }
+
+    /// The names that are met most; `diolkos.dtypes` knows all of them.
+    fn usual(name: &Bound<'_, PyString>) -> Option<Self> {
+        let (format, bytes) = match name.to_str().ok()? {
+            "B" | "u1" | "uint8" => (c"B", 1),
+            "H" | "u2" | "uint16" => (c"H", 2),
+            "I" | "u4" | "uint32" => (c"I", 4),
+            "Q" => (c"Q", 8),
+            "L" | "u8" | "uint64" => (c"L", 8),
+            "i" | "i4" | "int32" => (c"i", 4),
+            "l" | "i8" | "int64" => (c"l", 8),
+            "f" | "f4" | "float32" => (c"f", 4),
+            "d" | "f8" | "float64" => (c"d", 8),
+            _ => return None,
+        };
+        Some(Self { format: Cow::Borrowed(format), bytes })
     }
 }
 
@@ -103,6 +120,11 @@ impl Layout {
 
     fn of(lengths: Cow<'_, [isize]>, element: Element) -> PyResult<Self> {
         let count = lengths.len();
+        if let [length] = *lengths {
+            let len_bytes = element.bytes.checked_mul(length).ok_or_else(too_large)? as usize;
+            let dimensions = Dimensions::One { length: [length], stride: [element.bytes] };
+            return Ok(Self { element, dimensions, len_bytes });
+        }
         if count > DIMENSIONS_MAX {
             return Err(PyValueError::new_err(format!(
                 "a shape has at most {DIMENSIONS_MAX} dimensions, not {count}"
@@ -117,10 +139,8 @@ impl Layout {
         }
         let total = total.ok_or_else(too_large)?;
         let len_bytes = if lengths.contains(&0) { 0 } else { total as usize };
-        let dimensions = match *lengths {
-            [length] => Dimensions::One { length: [length], stride: [element.bytes] },
-            _ => Dimensions::Many { lengths: lengths.into_owned().into_boxed_slice(), strides },
-        };
+        let lengths = lengths.into_owned().into_boxed_slice();
+        let dimensions = Dimensions::Many { lengths, strides };
         Ok(Self { element, dimensions, len_bytes })
     }
 

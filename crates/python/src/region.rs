@@ -265,6 +265,7 @@ pub fn reach_name(reach: Reach) -> &'static str {
     match reach {
         Reach::Granted => "granted",
         Reach::Copied => "copied",
+        Reach::Kernel => "process_vm",
         Reach::Unknown => "unknown",
     }
 }

@@ -11,7 +11,7 @@
 //!  0x0040  |consumed|cr.bytes|cr.msgs | window |            zero                   |  by the owner
 //!  0x0080  |sleeping|                          zero                                |  by the owner
 //!  0x00c0  |closing |                          zero                                |  by the owner
-//!  0x0100  |touching|                          zero                                |  by the owner
+//!  0x0100  |touching|reaching|                 zero                                |  by the owner
 //!  0x1000  | cell 0   (64 bytes)                                                   |
 //!    ...   | cell 511                                                              |
 //!  0x9000  | grant 0| grant 1|  ...     512 words, the owner's grant table         |  by the owner
@@ -29,6 +29,7 @@
 //! | `sleeping` | the peer, after it published or told | bit 0: ring for cells; bit 1: and for room |
 //! | `closing` | the peer, when nothing else comes | 1: my last cell has been written |
 //! | `touching` | the peer, when it takes a grant back | the grant on which I do an atomic operation, or 0 |
+//! | `reaching` | the peer, before a buffer that I was told of is free | 1: I may be copying in its memory |
 //! | `grant n` | the peer, around each access to granted memory | generation of the grant in slot n, or 0 |
 //!
 //! ## A cell
@@ -93,6 +94,8 @@ pub const WORD_FAR: usize = WORD_SLEEPING + 1;
 pub const WORD_CLOSING: usize = 0xc0 / 8;
 /// Word index: the grant on which the owner does an atomic operation now.
 pub const WORD_TOUCHING: usize = 0x100 / 8;
+/// Word index: the owner is copying from or to memory of the peer's process.
+pub const WORD_REACHING: usize = WORD_TOUCHING + 1;
 /// Word index of the first cell.
 pub const WORD_CELLS: usize = CELLS_OFFSET / 8;
 

@@ -15,6 +15,7 @@
 //!   buffer    memory of the user, lent for the time of one request
 //!   arena     memory that peers can be given access to: one file an allocation
 //!   grants    such files given to the peer of a channel, taken back, and used from there
+//!   peer_memory   copies that the kernel makes between us and the peer's process
 //! ```
 //!
 //! Each file of a channel has exactly one writer. A side therefore keeps everything that it says
@@ -37,6 +38,8 @@ pub mod fork;
 #[cfg(not(loom))]
 pub mod grants;
 pub mod layout;
+#[cfg(not(loom))]
+pub mod peer_memory;
 pub mod region;
 pub mod ring;
 pub mod sync;
@@ -52,5 +55,7 @@ pub use grants::{
 };
 #[cfg(not(loom))]
 pub use grants::{Unreachable, View};
+#[cfg(not(loom))]
+pub use peer_memory::PeerMemory;
 pub use region::{Access, Region, RegionError};
 pub use ring::{Consumer, PayloadRef, PeerFault, Producer, PushError};

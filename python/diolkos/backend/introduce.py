@@ -182,7 +182,7 @@ class Introducer:
         if chosen is None:
             message = f"the policy permits only the {route.road} road: {route.why}"
             raise Refused("denied", message, "ask for the road 'auto'")
-        return self._introduce(asker, target, request, *chosen)
+        return self._introduce(asker, target, request, *chosen, process_vm=route.process_vm)
 
     def _find(self, asker: Endpoint, target: str | int) -> tuple[Endpoint, Route] | None:
         """The endpoint that is meant, if the asker may see it."""
@@ -199,7 +199,14 @@ class Introducer:
         return None
 
     def _introduce(
-        self, asker: Endpoint, target: Endpoint, request: Connect, road: Road, reason: str
+        self,
+        asker: Endpoint,
+        target: Endpoint,
+        request: Connect,
+        road: Road,
+        reason: str,
+        *,
+        process_vm: bool,
     ) -> bool:
         """Makes the channel and tells both; False when the target is just going away."""
         self._drop_claims_between(asker, target)
@@ -222,8 +229,14 @@ class Introducer:
         except BaseException:
             _discharge(channel)
             raise
+        # The process behind a switched channel is the relay's.
+        process_vm = process_vm and road == "direct"
         you_met = Introduced(
-            channel=number, peer=PeerInfo(asker.number, asker.name), road=road, reason=reason
+            channel=number,
+            peer=PeerInfo(asker.number, asker.name),
+            road=road,
+            reason=reason,
+            process_vm=process_vm,
         )
         self._registry.join(channel)
         if not target.client.send(you_met, target_end):
@@ -238,6 +251,7 @@ class Introducer:
                 road=road,
                 reason=reason,
                 existing=False,
+                process_vm=process_vm,
             ),
             asker_end,
         )
@@ -250,6 +264,7 @@ class Introducer:
             b=target.number,
             road=road,
             reason=reason,
+            process_vm=process_vm,
         )
         return True
 

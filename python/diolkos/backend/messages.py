@@ -203,6 +203,8 @@ class Connected(_Reply, tag="connected", kw_only=True):
     road: Road
     reason: str
     existing: bool
+    # Whether the two processes may copy from and to each other's memory.
+    process_vm: bool = False
 
 
 class Introduced(_Reply, tag="introduced", kw_only=True):
@@ -212,6 +214,7 @@ class Introduced(_Reply, tag="introduced", kw_only=True):
     peer: PeerInfo
     road: Road
     reason: str
+    process_vm: bool = False
 
 
 class Gone(_Reply, tag="gone", kw_only=True):

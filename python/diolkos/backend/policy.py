@@ -59,6 +59,7 @@ class _PartitionTable(_Table, frozen=True, kw_only=True):
     users: Who = []
     groups: Who = []
     road: Road | None = None
+    process_vm: bool = False
 
 
 class _AllowTable(_Table, frozen=True, kw_only=True, rename={"source": "from", "target": "to"}):
@@ -77,10 +78,14 @@ class _File(_Table, frozen=True, kw_only=True):
 
 
 class Route(NamedTuple):
-    """A permission to talk. `road` is the only road permitted, None when both are."""
+    """A permission to talk. `road` is the only road permitted, None when both are.
+
+    `process_vm` says that the two trust each other with all of their memory.
+    """
 
     road: Road | None
     why: str
+    process_vm: bool = False
 
     def choose(self, wanted: WantedRoad) -> tuple[Road, str] | None:
         """The road of a channel and the reason; None when the policy wants another."""
@@ -117,11 +122,19 @@ class Policy:
         ]
         self._members: dict[str, _People] = {}
         self._roads: dict[str, Road | None] = {}
+        self._process_vm: set[str] = set()
         for partition in file.partition:
             if partition.name in self._members:
                 raise PolicyError(f"partition {partition.name!r} is listed twice")
             self._members[partition.name] = _people(partition.users, partition.groups)
             self._roads[partition.name] = partition.road
+            if partition.process_vm:
+                if partition.road == "switched":
+                    raise PolicyError(
+                        f"partition {partition.name!r} wants process_vm on the switched road, "
+                        "where no memory of a peer is reached"
+                    )
+                self._process_vm.add(partition.name)
         self._allowed: dict[str, dict[str, Route]] = {}
         for rule in file.allow:
             for name in (rule.source, rule.target):
@@ -153,7 +166,9 @@ class Policy:
         """Whether an endpoint in `source` may connect to one in `target`, and how."""
         if source == target:
             why = "same partition" if source.uid is None else "same user, same partition"
-            return Route(self._roads.get(source.partition), why)
+            # Only where the file says so: a partition of one user's own is not listed.
+            trusting = source.uid is None and source.partition in self._process_vm
+            return Route(self._roads.get(source.partition), why, trusting)
         if source.uid is not None or target.uid is not None:
             return None
         return self._allowed.get(source.partition, {}).get(target.partition)

@@ -23,6 +23,7 @@ pub fn channel_ends(
     peer: PeerIdentity,
     road: Road,
     reason: String,
+    process_vm: bool,
     descriptors: Vec<OwnedFd>,
 ) -> Result<ChannelEnds, IslandError> {
     let count = descriptors.len();
@@ -43,6 +44,8 @@ pub fn channel_ends(
         doorbell: Doorbell::from_descriptor(doorbell)
             .ok_or_else(|| misbehaved("a granted doorbell is none".into()))?,
         liveness,
+        // On any other road the process at the other end is not the peer's.
+        process_vm: process_vm && road == Road::Direct,
     })
 }
 
@@ -57,7 +60,7 @@ pub fn ends_from_descriptors(descriptors: Vec<OwnedFd>) -> Result<ChannelEnds, I
         .map_err(|errno| IslandError::System { call: "pread", errno })?;
     let peer = PeerIdentity { number: 0, name: String::new() };
     let channel = u64::from_le_bytes(number);
-    channel_ends(channel, peer, Road::Switched, String::new(), descriptors)
+    channel_ends(channel, peer, Road::Switched, String::new(), false, descriptors)
 }
 
 /// The endpoint's home from its descriptor.

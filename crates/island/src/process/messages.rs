@@ -143,12 +143,16 @@ enum ReplyWord {
         road: RoadWord,
         reason: String,
         existing: bool,
+        #[serde(default)]
+        process_vm: bool,
     },
     Introduced {
         channel: u64,
         peer: PeerWord,
         road: RoadWord,
         reason: String,
+        #[serde(default)]
+        process_vm: bool,
     },
     Gone {
         channel: u64,
@@ -200,12 +204,14 @@ pub enum Reply {
         road: Road,
         reason: String,
         existing: bool,
+        process_vm: bool,
     },
     Introduced {
         channel: u64,
         peer: PeerIdentity,
         road: Road,
         reason: String,
+        process_vm: bool,
     },
     Gone {
         channel: u64,
@@ -229,19 +235,23 @@ impl Reply {
                 check_name(&opened.partition)?;
                 Self::Opened(opened)
             }
-            ReplyWord::Connected { id, channel, peer, road, reason, existing } => Self::Connected {
-                id,
+            ReplyWord::Connected { id, channel, peer, road, reason, existing, process_vm } => {
+                Self::Connected {
+                    id,
+                    channel: checked_channel(channel)?,
+                    peer: peer.checked()?,
+                    road: road.into(),
+                    reason: checked_sentence(reason)?,
+                    existing,
+                    process_vm,
+                }
+            }
+            ReplyWord::Introduced { channel, peer, road, reason, process_vm } => Self::Introduced {
                 channel: checked_channel(channel)?,
                 peer: peer.checked()?,
                 road: road.into(),
                 reason: checked_sentence(reason)?,
-                existing,
-            },
-            ReplyWord::Introduced { channel, peer, road, reason } => Self::Introduced {
-                channel: checked_channel(channel)?,
-                peer: peer.checked()?,
-                road: road.into(),
-                reason: checked_sentence(reason)?,
+                process_vm,
             },
             ReplyWord::Gone { channel, reason } => {
                 Self::Gone { channel, reason: checked_sentence(reason)? }

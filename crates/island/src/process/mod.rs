@@ -197,12 +197,12 @@ impl ProcessIsland {
     fn handle(&mut self, packet: Packet) -> Result<Option<Event>, IslandError> {
         let reply = Reply::parse(&packet.bytes)?;
         match reply {
-            Reply::Connected { id, channel, peer, road, reason, existing } => {
+            Reply::Connected { id, channel, peer, road, reason, existing, process_vm } => {
                 let ticket = self.ticket_of(id);
                 if existing {
                     return Ok(ticket.map(|ticket| Event::AlreadyConnected { ticket, channel }));
                 }
-                let ends = match channel_ends(packet, channel, peer, road, reason) {
+                let ends = match channel_ends(packet, channel, peer, road, reason, process_vm) {
                     Ok(ends) => ends,
                     Err(error @ IslandError::System { .. }) => {
                         self.decline(channel);
@@ -218,8 +218,8 @@ impl ProcessIsland {
                     None => Event::Introduced(Box::new(ends)),
                 }))
             }
-            Reply::Introduced { channel, peer, road, reason } => {
-                let ends = match channel_ends(packet, channel, peer, road, reason) {
+            Reply::Introduced { channel, peer, road, reason, process_vm } => {
+                let ends = match channel_ends(packet, channel, peer, road, reason, process_vm) {
                     Ok(ends) => ends,
                     // Whoever wanted to meet us sees that we left.
                     Err(IslandError::System { .. }) => {
@@ -492,9 +492,10 @@ fn channel_ends(
     peer: PeerIdentity,
     road: Road,
     reason: String,
+    process_vm: bool,
 ) -> Result<ChannelEnds, IslandError> {
     let descriptors = packet.whole()?.descriptors;
-    grant::channel_ends(channel, peer, road, reason, descriptors)
+    grant::channel_ends(channel, peer, road, reason, process_vm, descriptors)
 }
 
 /// A checked `opened`.

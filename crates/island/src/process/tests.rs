@@ -102,6 +102,43 @@ fn a_connect_is_answered_by_its_ticket() {
 }
 
 #[test]
+fn what_the_policy_says_of_process_vm_comes_out() {
+    let place = Place::new();
+    let (mut island, _backend, served) = opened(&place);
+    let mut introduced = json!({"type": "introduced", "peer": peer()});
+    for (word, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
+        if let Some(word) = word {
+            introduced["process_vm"] = json!(word);
+        }
+        served.grant(introduced.clone(), 80 + u64::from(expected));
+        match island.poll_event(0) {
+            Some(Event::Introduced(ends)) => assert_eq!(ends.process_vm, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    connect(&mut island, 5, None);
+    let asked = served.expect("connect");
+    let answer = json!({"type": "connected", "id": asked["id"], "peer": peer(), "existing": false,
+                        "process_vm": true});
+    served.grant(answer, 90);
+    match island.poll_event(0) {
+        Some(Event::Connected { ticket: 5, ends }) => assert!(ends.process_vm),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn on_the_switched_road_nobody_reaches_anybody_whatever_the_backend_says() {
+    for (road, expected) in [(Road::Direct, true), (Road::Switched, false)] {
+        let (outgoing, incoming, bell) = end(7);
+        let peer = PeerIdentity { number: 7, name: "peer".into() };
+        let descriptors = vec![outgoing, incoming, bell];
+        let ends = grant::channel_ends(7, peer, road, String::new(), true, descriptors);
+        assert_eq!(ends.expect("an end").process_vm, expected);
+    }
+}
+
+#[test]
 fn introductions_partings_and_known_channels_come_out_in_order() {
     let place = Place::new();
     let (mut island, _backend, served) = opened(&place);

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::pull::Pull;
+use super::region::Moving;
 use super::remote::{Known, Operation};
 use super::request::Body;
 use super::{Machine, PeerId, Refusal, StatusCode};
@@ -66,7 +67,7 @@ pub(super) enum Answer {
 }
 
 /// What a peer is being served out of our regions.
-pub(super) enum Served {
+pub(super) enum Served<L: Lane> {
     Nothing,
     /// Its data is coming; `cut` when the region is gone and the data goes nowhere.
     Put {
@@ -80,6 +81,8 @@ pub(super) enum Served {
         recv_id: u32,
         region: u32,
     },
+    /// It is moved between the region and the peer's own memory.
+    Moving(Moving<L>),
 }
 
 /// Where the parts of the eager message under way go.
@@ -138,7 +141,7 @@ pub(super) struct Partner<L: Lane> {
     pub operations: VecDeque<Operation<L>>,
     /// Its regions of which we know.
     pub known: Vec<Known>,
-    pub served: Served,
+    pub served: Served<L>,
     pub inflow: Inflow,
     pub traffic: Traffic,
 }
@@ -179,7 +182,8 @@ impl<L: Lane> Partner<L> {
             && self.answers.is_empty()
             && self.streams.is_empty()
             && self.pulls.is_empty()
-            && self.operations.is_empty())
+            && self.operations.is_empty()
+            && !matches!(self.served, Served::Moving(_)))
     }
 }
 
@@ -323,6 +327,10 @@ impl<L: Lane> Machine<L> {
             let _ = lane.push(&Message::Close.emit(), None);
             lane.close();
             lane.ring();
+        }
+        // What it may still be writing to is about to be the program's again.
+        if partner.operations.front().is_some_and(Operation::is_offered) {
+            lane.keep_out();
         }
         drop(lane);
         partner.leaving = None;

@@ -5,6 +5,17 @@
 //! nothing of us. The others, be it that the memory is not granted or that no memory can be, send
 //! PUT, GET and ATOMIC frames, which are served here whenever the program makes progress. One at a
 //! time for each peer: that bounds what a peer can make us hold, and keeps its operations in order.
+//!
+//! ```text
+//!   PUT, GET --- with an address, and the lane reaches the peer ---> Moving --- all ---> ANSWER
+//!      |                                                               |
+//!      +--- else, and when a stretch fails: from the start <-----------+
+//!      |
+//!      +---> PUT: CTS, then DATA comes, then ANSWER;  GET: DATA goes
+//! ```
+//!
+//! While it is moving, data goes between the region and the initiator's own buffer in stretches, one
+//! a turn. It is us who move it, so a region that was withdrawn is not touched by anybody any more.
 
 use super::partner::{Answer as Queued, Served, Stream, StreamEnd};
 use super::request::Body;
@@ -12,7 +23,7 @@ use super::{Envelope, Machine, PeerId, Refusal, Status, StatusCode};
 use crate::frame::{Answer, Body as FrameBody, Message, Secret};
 use crate::granted::{AtomicOp, Placing};
 use crate::lane::{Lane, LaneFault};
-use crate::limits::REGIONS_MAX;
+use crate::limits::{COPY_BYTES, REGIONS_MAX};
 
 /// What a region gives access to.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +42,18 @@ pub(super) struct Region<L: Lane> {
     bound: Option<PeerId>,
     /// Peers that were told where it is.
     told: Vec<PeerId>,
+}
+
+/// A part of a region that is moved between us and the memory of the peer that asked for it.
+pub(super) struct Moving<L: Lane> {
+    /// What the peer calls it.
+    id: u32,
+    region: u32,
+    /// What is read, for a get, or written, for a put.
+    part: Exposed<L::Source, L::Sink>,
+    /// Where the peer's buffer lies, as it alleges.
+    address: u64,
+    done: usize,
 }
 
 impl<L: Lane> Region<L> {
@@ -151,8 +174,10 @@ impl<L: Lane> Machine<L> {
                     *sink = L::sink_part(sink, 0, 0);
                 }
             }
-            Served::Get { recv_id, region } if *region == number => {
-                let id = *recv_id;
+            Served::Get { recv_id: id, region } | Served::Moving(Moving { id, region, .. })
+                if *region == number =>
+            {
+                let id = *id;
                 partner.served = Served::Nothing;
                 partner.streams.retain(|stream| !matches!(stream.end_of, StreamEnd::Served));
                 partner.answer(Message::Answer { id, answer: Answer::Revoked, value: 0 });
@@ -251,20 +276,11 @@ impl<L: Lane> Machine<L> {
         });
         match part {
             Ok(sink) if length > 0 => {
-                let status = Status::of(self.peer_id(index), &Envelope::default(), length);
-                let body = Body::Filling { sink, received: 0, expected: length, rendezvous: true };
-                let request = self.requests.add_required(body, status);
-                // Nobody here will ask for it.
-                self.requests.slot(request.index()).forgotten = true;
-                let request = request.index();
-                let partner = &mut self.partners[index];
-                partner.served = Served::Put { request, send_id, region: number, cut: false };
-                partner.answer(Message::Cts { send_id, recv_id: request, accepted: length });
+                self.serve(index, [send_id, number], Exposed::ReadWrite(sink), body[2]);
             }
-            Ok(_) => self.answer_operation(index, send_id, Answer::Ok, 0),
-            Err(answer) => self.answer_operation(index, send_id, answer, 0),
+            Ok(_) => self.answer_at_once(index, send_id, Answer::Ok),
+            Err(answer) => self.answer_at_once(index, send_id, answer),
         }
-        self.flush(index);
         Ok(())
     }
 
@@ -294,16 +310,82 @@ impl<L: Lane> Machine<L> {
         });
         match part {
             Ok(source) if length > 0 => {
-                let partner = &mut self.partners[index];
-                partner.served = Served::Get { recv_id, region: number };
-                let (end, end_of) = (length as usize, StreamEnd::Served);
-                partner.streams.push_back(Stream { recv_id, source, next: 0, end, end_of });
+                self.serve(index, [recv_id, number], Exposed::ReadOnly(source), body[2]);
             }
-            Ok(_) => self.answer_operation(index, recv_id, Answer::Ok, 0),
-            Err(answer) => self.answer_operation(index, recv_id, answer, 0),
+            Ok(_) => self.answer_at_once(index, recv_id, Answer::Ok),
+            Err(answer) => self.answer_at_once(index, recv_id, answer),
         }
-        self.flush(index);
         Ok(())
+    }
+
+    /// Begins to serve a put or a get.
+    fn serve(
+        &mut self,
+        index: usize,
+        [id, region]: [u32; 2],
+        part: Exposed<L::Source, L::Sink>,
+        address: u64,
+    ) {
+        let partner = &mut self.partners[index];
+        let fits = address.checked_add(part_len::<L>(&part) as u64).is_some();
+        if address != 0 && fits && partner.lane.as_ref().is_some_and(L::reaches_peer) {
+            // Its first stretch is for the end of this turn.
+            partner.served = Served::Moving(Moving { id, region, part, address, done: 0 });
+        } else {
+            self.serve_through_channel(index, [id, region], part);
+            self.flush(index);
+        }
+    }
+
+    fn serve_through_channel(
+        &mut self,
+        index: usize,
+        [id, region]: [u32; 2],
+        part: Exposed<L::Source, L::Sink>,
+    ) {
+        let length = part_len::<L>(&part) as u64;
+        match part {
+            Exposed::ReadWrite(sink) => {
+                let status = Status::of(self.peer_id(index), &Envelope::default(), length);
+                let body = Body::Filling { sink, received: 0, expected: length, rendezvous: true };
+                let request = self.requests.add_required(body, status).index();
+                // Nobody here will ask for it.
+                self.requests.slot(request).forgotten = true;
+                let partner = &mut self.partners[index];
+                partner.served = Served::Put { request, send_id: id, region, cut: false };
+                partner.answer(Message::Cts { send_id: id, recv_id: request, accepted: length });
+            }
+            Exposed::ReadOnly(source) => {
+                let partner = &mut self.partners[index];
+                partner.served = Served::Get { recv_id: id, region };
+                let (end, end_of) = (length as usize, StreamEnd::Served);
+                let stream = Stream { recv_id: id, source, next: 0, end, end_of };
+                partner.streams.push_back(stream);
+            }
+        }
+    }
+
+    /// Moves the next stretch between a region and the memory of a peer. Returns whether there was one.
+    pub(super) fn flush_moving(&mut self, index: usize) -> bool {
+        let partner = &mut self.partners[index];
+        let Served::Moving(moving) = &mut partner.served else { return false };
+        let Some(lane) = partner.lane.as_mut() else { return false };
+        let (at, len) = (moving.done, part_len::<L>(&moving.part));
+        let stretch = (len - at).min(COPY_BYTES);
+        let there = moving.address + at as u64;
+        let moved = match &moving.part {
+            Exposed::ReadOnly(source) => lane.write_peer(there, source, at, stretch),
+            Exposed::ReadWrite(sink) => lane.read_peer(there, sink, at, stretch),
+        };
+        moving.done += stretch;
+        let (names, part, done) = ([moving.id, moving.region], moving.part, moving.done);
+        if !moved {
+            self.serve_through_channel(index, names, part);
+        } else if done == len {
+            partner.served = Served::Nothing;
+            self.answer_operation(index, names[0], Answer::Ok, 0);
+        }
+        true
     }
 
     /// A peer wants a word of a region changed.
@@ -358,6 +440,11 @@ impl<L: Lane> Machine<L> {
         self.partners[index].answer(Message::Answer { id, answer, value });
     }
 
+    fn answer_at_once(&mut self, index: usize, id: u32, answer: Answer) {
+        self.answer_operation(index, id, answer, 0);
+        self.flush(index);
+    }
+
     /// The memory of a region of our own, for operations on ourselves.
     pub(super) fn own_region(
         &self,
@@ -374,6 +461,13 @@ impl<L: Lane> Machine<L> {
             }
             _ => Err(StatusCode::Denied),
         }
+    }
+}
+
+fn part_len<L: Lane>(part: &Exposed<L::Source, L::Sink>) -> usize {
+    match part {
+        Exposed::ReadOnly(source) => L::source_len(source),
+        Exposed::ReadWrite(sink) => L::sink_len(sink),
     }
 }
 

@@ -8,7 +8,12 @@
 //!      |                                                v
 //!      +---- known ----> reachable: copied, a stretch at a time --------------> complete
 //!                        by copies: Sent --- CTS, DATA / DATA / ANSWER -------> complete
+//!                        with our buffer's address: Sent --- moved, ANSWER ---> complete
 //! ```
+//!
+//! The address is for an owner that may reach into our memory. Whether it does is its decision; if
+//! not, copies follow as if none had been given. Until the operation ends, it may be writing to the
+//! buffer: who parts from it keeps it out first (`Lane::keep_out`).
 //!
 //! Each operation is complete at the target when its request is, so what is begun after sees it, and
 //! a fence is an operation that does nothing.
@@ -20,7 +25,9 @@ use super::partner::{Partner, Stream, StreamEnd};
 use super::region::inside;
 use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, RequestId, Sent, Status, StatusCode};
-use crate::frame::{Answer, Body as FrameBody, Message, SHORT_BODY_BYTES, Secret};
+use crate::frame::{
+    ADDRESSED_BODY_BYTES, Answer, BODY_BYTES, Body as FrameBody, Message, SHORT_BODY_BYTES, Secret,
+};
 use crate::granted::{AtomicOp, Key, Place, Unreachable};
 use crate::lane::{Lane, LaneFault};
 use crate::limits::{COPY_BYTES, KNOWN_KEYS_MAX};
@@ -32,6 +39,9 @@ pub enum Reach {
     Granted,
     /// By copies through the channel, which its owner makes when it makes progress.
     Copied,
+    /// By a copy that the kernel makes between the two processes when the owner makes progress, as the
+    /// last operation was.
+    Kernel,
     /// Not known yet: the first operation asks.
     Unknown,
 }
@@ -43,6 +53,8 @@ pub(super) struct Known {
     place: Option<Place>,
     length: u64,
     writable: bool,
+    /// The owner moved the data of the last operation between the region and our own memory.
+    moved: bool,
 }
 
 /// What an operation does.
@@ -74,6 +86,15 @@ pub(super) struct Operation<L: Lane> {
     kind: Kind<L>,
     done: usize,
     state: State,
+    /// Its owner was told where our buffer is, and has not said that it takes the other way.
+    offered: bool,
+}
+
+impl<L: Lane> Operation<L> {
+    /// Whether the owner may be reaching into our memory.
+    pub fn is_offered(&self) -> bool {
+        self.offered
+    }
 }
 
 impl Known {
@@ -101,6 +122,13 @@ impl<L: Lane> Partner<L> {
             return self.known.first();
         }
         self.known.get(at)
+    }
+
+    /// Which way the data of the last operation went.
+    fn note_moved(&mut self, key: &Key, moved: bool) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.is(key)) {
+            known.moved = moved;
+        }
     }
 }
 
@@ -216,7 +244,8 @@ impl<L: Lane> Machine<L> {
         Ok(match known {
             None => Reach::Unknown,
             Some(Known { place: Some(_), .. }) => Reach::Granted,
-            Some(Known { place: None, .. }) => Reach::Copied,
+            Some(Known { moved: true, .. }) => Reach::Kernel,
+            Some(_) => Reach::Copied,
         })
     }
 
@@ -302,6 +331,7 @@ impl<L: Lane> Machine<L> {
             kind,
             done: 0,
             state: State::New,
+            offered: false,
         });
         self.flush(index);
         Ok(Sent::Pending(id))
@@ -465,11 +495,20 @@ impl<L: Lane> Machine<L> {
         let mut body = [low, high, 0, 0];
         let mut body_bytes = SHORT_BODY_BYTES;
         let id = operation.request;
+        let buffer = match &operation.kind {
+            Kind::Write { source, .. } if length > 0 => Some(*source),
+            Kind::Read { sink } if length > 0 => Some(L::sink_source(sink)),
+            _ => None,
+        };
+        let address = buffer.map_or(0, |buffer| lane.peer_address(&buffer));
+        if address != 0 {
+            (body[2], body_bytes) = (address, ADDRESSED_BODY_BYTES);
+        }
         let message = match &operation.kind {
             Kind::Write { .. } => Message::Put { send_id: id, region, offset, length },
             Kind::Read { .. } => Message::Get { recv_id: id, region, offset, length },
             Kind::Atomic(op) => {
-                body_bytes = crate::frame::BODY_BYTES;
+                body_bytes = BODY_BYTES;
                 let operation = match *op {
                     AtomicOp::FetchAdd(value) => {
                         body[2] = value;
@@ -488,6 +527,7 @@ impl<L: Lane> Machine<L> {
             return Ok(None);
         }
         operation.state = State::Sent;
+        operation.offered = address != 0;
         if let Kind::Read { sink } = operation.kind
             && length > 0
         {
@@ -514,9 +554,13 @@ impl<L: Lane> Machine<L> {
 
     /// All data of a read has come, if this is the request of one: it is complete already.
     pub(super) fn finish_get(&mut self, index: usize, filled: u32) {
-        let operations = &mut self.partners[index].operations;
-        if operations.front().is_some_and(|operation| operation.request == filled) {
-            operations.pop_front();
+        let partner = &mut self.partners[index];
+        if let Some(operation) = partner.operations.front()
+            && operation.request == filled
+        {
+            let key = operation.key;
+            partner.operations.pop_front();
+            partner.note_moved(&key, false);
             self.flush(index);
         }
     }
@@ -532,18 +576,20 @@ impl<L: Lane> Machine<L> {
         let fault = LaneFault("it accepted a write that was not asked of it");
         let partner = &mut self.partners[index];
         let streaming = |stream: &Stream<L>| matches!(stream.end_of, StreamEnd::Put);
-        match partner.operations.front() {
+        match partner.operations.front_mut() {
             Some(Operation {
                 request,
                 state: State::Sent,
                 kind: Kind::Write { source, .. },
                 len,
+                offered,
                 ..
             }) if *request == send_id
                 && accepted == *len as u64
                 && accepted > 0
                 && !partner.streams.iter().any(streaming) =>
             {
+                *offered = false;
                 let (source, end, end_of) = (*source, *len, StreamEnd::Put);
                 partner.streams.push_back(Stream { recv_id, source, next: 0, end, end_of });
                 Ok(())
@@ -563,22 +609,31 @@ impl<L: Lane> Machine<L> {
         let fault = LaneFault("it answered an operation that was not asked of it");
         let partner = &mut self.partners[index];
         let streaming = |stream: &Stream<L>| matches!(stream.end_of, StreamEnd::Put);
-        let Some(Operation { request, state: State::Sent, kind, len, key, .. }) =
+        let Some(Operation { request, state: State::Sent, kind, len, key, offered, .. }) =
             partner.operations.front()
         else {
             return Err(fault);
         };
+        let (key, offered) = (*key, *offered);
         let early = match kind {
-            // The data itself is the answer.
-            Kind::Read { .. } => answer == Answer::Ok && *len > 0,
+            // The data itself is the answer, unless it was moved to where we said.
+            Kind::Read { .. } if answer == Answer::Ok && *len > 0 => {
+                let begun = match self.requests.slot(*request).body {
+                    Body::Filling { received, .. } => received > 0,
+                    _ => true,
+                };
+                !offered || begun
+            }
+            Kind::Read { .. } => false,
             _ => partner.streams.iter().any(streaming),
         };
         if *request != id || early {
             return Err(fault);
         }
-        if answer == Answer::Revoked {
-            let region = key.region;
-            partner.known.retain(|known| known.region != region);
+        match answer {
+            Answer::Revoked => partner.known.retain(|known| known.region != key.region),
+            Answer::Ok if !matches!(kind, Kind::Atomic(_)) => partner.note_moved(&key, offered),
+            _ => {}
         }
         self.finish_front(index, code_of(answer), value);
         self.flush(index);
@@ -605,10 +660,10 @@ impl<L: Lane> Machine<L> {
         }
         let secret = [low, high];
         let place = placed.then_some(Place { grant, offset });
-        let news = Known { region, secret, place, length, writable };
+        let news = Known { region, secret, place, length, writable, moved: false };
         let known = &mut partner.known;
         match known.iter_mut().find(|known| known.region == region && known.secret == secret) {
-            Some(known) => *known = news,
+            Some(known) => *known = Known { moved: known.moved, ..news },
             None => {
                 if known.len() >= KNOWN_KEYS_MAX {
                     known.remove(0);

@@ -143,10 +143,11 @@ impl<L: Lane> Machine<L> {
     fn try_flush(&mut self, index: usize) -> Result<bool, LaneFault> {
         let mut moved = self.flush_answers(index)?;
         moved |= self.flush_queue(index)?;
+        moved |= self.flush_moving(index);
         moved |= self.flush_streams(index)?;
         moved |= self.flush_pulls(index);
         moved |= self.flush_operations(index)?;
-        // What the last two have to say.
+        // What the last ones have to say.
         if moved {
             self.flush_answers(index)?;
         }

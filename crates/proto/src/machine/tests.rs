@@ -12,6 +12,7 @@
 //!   kept        requests as the MX interface has them
 //!   granted     messages out of granted memory, and loans
 //!   regions     operations on regions, granted and by copies
+//!   process_vm  operations whose data the owner moves between the two processes' memory
 //!   model       random programs against a naive model of MX
 //! ```
 
@@ -24,6 +25,7 @@ mod hostile_random;
 mod kept;
 mod model;
 mod multi;
+mod process_vm;
 mod regions;
 mod timeline;
 mod world;
