@@ -118,6 +118,8 @@ pub(crate) struct Core {
     pub wakeups: u64,
     pub polls_with_work: u64,
     pub idle_polls: u32,
+    /// Operations on regions since one of them last looked.
+    pub unlooked: u32,
     pub last_slow_check_ns: u64,
     pub counters_due: bool,
     pub quiet: Quiet,
@@ -213,6 +215,7 @@ impl Endpoint {
             wakeups: 0,
             polls_with_work: 0,
             idle_polls: 0,
+            unlooked: 0,
             last_slow_check_ns: 0,
             counters_due: false,
             quiet: Quiet::default(),

@@ -19,6 +19,10 @@ use diolkos_shm::{ArenaStatus, Block, Sink, Slab, Source};
 
 use crate::endpoint::{Core, Endpoint};
 use crate::error::Error;
+use crate::lock::Guard;
+
+/// Operations on regions after which one of them also takes in what came.
+const OPERATIONS_PER_LOOK: u32 = 64;
 
 /// A region at its owner's endpoint.
 pub(crate) struct Registered {
@@ -143,6 +147,7 @@ impl Endpoint {
     ) -> Result<Sent, Error> {
         let mut core = self.lock()?;
         let sent = core.machine.rdma_write(source, peer, key, offset, notify)?;
+        self.look_at_times(&mut core);
         self.after(&mut core);
         Ok(sent)
     }
@@ -161,6 +166,7 @@ impl Endpoint {
     ) -> Result<Sent, Error> {
         let mut core = self.lock()?;
         let sent = core.machine.rdma_read(sink, peer, key, offset)?;
+        self.look_at_times(&mut core);
         self.after(&mut core);
         Ok(sent)
     }
@@ -180,8 +186,26 @@ impl Endpoint {
     ) -> Result<RequestId, Error> {
         let mut core = self.lock()?;
         let request = core.machine.rdma_atomic(peer, key, offset, op)?;
+        self.look_at_times(&mut core);
         self.after(&mut core);
         Ok(request)
+    }
+
+    /// Operations in granted memory need nobody, so a program that does nothing else would never
+    /// hear that the owner is dead, nor serve anybody: some of them look.
+    #[inline(always)]
+    fn look_at_times(&self, core: &mut Guard<'_, Core>) {
+        core.unlooked += 1;
+        if core.unlooked >= OPERATIONS_PER_LOOK {
+            core.unlooked = 0;
+            self.look_now(core);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_now(&self, core: &mut Guard<'_, Core>) {
+        self.progress_once(core);
     }
 
     /// Complete when every operation on regions of this peer that was begun before is complete.
