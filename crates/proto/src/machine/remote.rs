@@ -50,11 +50,23 @@ pub enum Reach {
 pub(super) struct Known {
     region: u32,
     secret: Secret,
-    place: Option<Place>,
+    at: Whereabouts,
     length: u64,
     writable: bool,
     /// The owner moved the data of the last operation between the region and our own memory.
     moved: bool,
+}
+
+/// Where a region of a peer is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whereabouts {
+    Placed(Place),
+    /// Only its owner reaches it.
+    Copied,
+    /// It was taken back; the news of why is on its way.
+    Moving,
+    /// It was revoked, for ever: numbers of regions are not used again.
+    Gone,
 }
 
 /// What an operation does.
@@ -105,6 +117,9 @@ impl Known {
     /// Whether its owner lets us do that; what a key alleges is for those who hold it.
     #[inline(always)]
     fn allows(&self, offset: u64, len: usize, writing: bool) -> Result<(), StatusCode> {
+        if self.at == Whereabouts::Gone {
+            return Err(StatusCode::Revoked);
+        }
         if writing && !self.writable {
             return Err(StatusCode::Denied);
         }
@@ -122,6 +137,20 @@ impl<L: Lane> Partner<L> {
             return self.known.first();
         }
         self.known.get(at)
+    }
+
+    /// The news of where a region is.
+    fn note_whereabouts(&mut self, key: &Key, at: Whereabouts) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.is(key)) {
+            known.at = at;
+        }
+    }
+
+    /// A region is gone, whatever secrets were tried on it.
+    fn note_revoked(&mut self, region: u32) {
+        for known in self.known.iter_mut().filter(|known| known.region == region) {
+            known.at = Whereabouts::Gone;
+        }
     }
 
     /// Which way the data of the last operation went.
@@ -243,7 +272,8 @@ impl<L: Lane> Machine<L> {
         let known = self.partners[index].known.iter().find(|known| known.is(key));
         Ok(match known {
             None => Reach::Unknown,
-            Some(Known { place: Some(_), .. }) => Reach::Granted,
+            Some(Known { at: Whereabouts::Gone | Whereabouts::Moving, .. }) => Reach::Unknown,
+            Some(Known { at: Whereabouts::Placed(_), .. }) => Reach::Granted,
             Some(Known { moved: true, .. }) => Reach::Kernel,
             Some(_) => Reach::Copied,
         })
@@ -271,12 +301,16 @@ impl<L: Lane> Machine<L> {
         if !partner.operations.is_empty() || len > COPY_BYTES {
             return Ok(None);
         }
-        let allowed = |known: &&Known| known.allows(offset, len, writing).is_ok();
-        let place = partner.known(key).filter(allowed).and_then(|known| known.place);
-        Ok(place.map(|place| {
-            let place = Place { offset: place.offset.saturating_add(offset), ..place };
-            (partner, place)
-        }))
+        match partner.known(key) {
+            Some(known) if known.allows(offset, len, writing).is_ok() => match known.at {
+                Whereabouts::Placed(place) => {
+                    let place = Place { offset: place.offset.saturating_add(offset), ..place };
+                    Ok(Some((partner, place)))
+                }
+                _ => Ok(None),
+            },
+            _ => Ok(None),
+        }
     }
 
     #[inline]
@@ -412,14 +446,14 @@ impl<L: Lane> Machine<L> {
         if operation.state == State::Sent {
             return Ok(None);
         }
-        let place = match partner.known.iter().find(|known| known.is(&operation.key)) {
+        let at = match partner.known.iter().find(|known| known.is(&operation.key)) {
             Some(known) => {
                 let writing = !matches!(operation.kind, Kind::Read { .. });
                 if let Err(code) = known.allows(operation.offset, operation.len, writing) {
                     self.finish_front(index, code, 0);
                     return Ok(Some(Step::Passed));
                 }
-                known.place
+                known.at
             }
             None if operation.state == State::Asked => return Ok(None),
             None => {
@@ -431,9 +465,10 @@ impl<L: Lane> Machine<L> {
                 return Ok(Some(Step::Passed));
             }
         };
-        match place {
-            Some(place) => self.copy_stretch(index, place),
-            None => self.send_operation(index),
+        match at {
+            Whereabouts::Placed(place) => self.copy_stretch(index, place),
+            Whereabouts::Copied => self.send_operation(index),
+            Whereabouts::Moving | Whereabouts::Gone => Ok(None),
         }
     }
 
@@ -462,10 +497,9 @@ impl<L: Lane> Machine<L> {
                 Ok(Some(Step::Copied))
             }
             Err(Unreachable::TakenBack) => {
-                // The news of why is on its way.
                 let key = operation.key;
                 operation.state = State::Asked;
-                partner.known.retain(|known| !known.is(&key));
+                partner.note_whereabouts(&key, Whereabouts::Moving);
                 Ok(Some(Step::Passed))
             }
             Err(Unreachable::OutOfRange) => {
@@ -476,9 +510,7 @@ impl<L: Lane> Machine<L> {
                 // The grant did not get through; its owner serves us all the same.
                 let key = operation.key;
                 operation.done = 0;
-                if let Some(known) = partner.known.iter_mut().find(|known| known.is(&key)) {
-                    known.place = None;
-                }
+                partner.note_whereabouts(&key, Whereabouts::Copied);
                 Ok(Some(Step::Passed))
             }
         }
@@ -631,7 +663,7 @@ impl<L: Lane> Machine<L> {
             return Err(fault);
         }
         match answer {
-            Answer::Revoked => partner.known.retain(|known| known.region != key.region),
+            Answer::Revoked => partner.note_revoked(key.region),
             Answer::Ok if !matches!(kind, Kind::Atomic(_)) => partner.note_moved(&key, offered),
             _ => {}
         }
@@ -650,7 +682,7 @@ impl<L: Lane> Machine<L> {
         });
         if answer != Answer::Ok {
             if answer == Answer::Revoked {
-                partner.known.retain(|known| known.region != region);
+                partner.note_revoked(region);
             }
             if asks {
                 self.finish_front(index, code_of(answer), 0);
@@ -659,8 +691,9 @@ impl<L: Lane> Machine<L> {
             return;
         }
         let secret = [low, high];
-        let place = placed.then_some(Place { grant, offset });
-        let news = Known { region, secret, place, length, writable, moved: false };
+        let place = Whereabouts::Placed(Place { grant, offset });
+        let at = if placed { place } else { Whereabouts::Copied };
+        let news = Known { region, secret, at, length, writable, moved: false };
         let known = &mut partner.known;
         match known.iter_mut().find(|known| known.region == region && known.secret == secret) {
             Some(known) => *known = Known { moved: known.moved, ..news },

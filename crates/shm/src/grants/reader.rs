@@ -249,6 +249,8 @@ impl Grants {
         len_bytes: usize,
     ) -> Result<View, Unreachable> {
         let base = self.reach(grant, offset, len_bytes, false)?;
+        // Whoever wants a view looks at its start next, and the owner has just written there.
+        copy::warm_for_reading(base.as_ptr());
         let mapping = self.slots[usize::from(grant.slot)].mapping(&self.mapped_bytes)?.clone();
         Ok(View { mapping, base, len_bytes })
     }

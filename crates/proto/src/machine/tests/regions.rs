@@ -107,6 +107,26 @@ fn a_region_that_is_known_needs_nothing_of_its_owner() {
 }
 
 #[test]
+fn a_region_that_was_revoked_is_refused_without_its_owner() {
+    for heard_before in [true, false] {
+        let mut s = stage(true);
+        let sent = s.write(1, 8, 0);
+        assert_eq!(s.end(sent), StatusCode::Success);
+        s.w.machines[B].withdraw_region(s.key.region);
+        let (tap, end) = s.w.tap(B, A);
+        tap.take_back(end);
+        if heard_before {
+            s.w.machines[A].poll_all();
+        }
+        for _ in 0..3 {
+            let Ok(Sent::Pending(request)) = s.write(2, 8, 0) else { panic!("not at once") };
+            s.w.machines[A].poll_all();
+            assert_eq!(s.w.test(A, request).expect("complete").code, StatusCode::Revoked);
+        }
+    }
+}
+
+#[test]
 fn operations_of_one_peer_keep_their_order() {
     both(|mut s| {
         let sinks: Vec<Sink> = (0..4).map(|_| Sink::new(LEN)).collect();
