@@ -34,10 +34,21 @@ pub struct ShmLane {
     pub doorbells_rung: u64,
     /// What we grant, where the peer can map it.
     granter: Option<(Granter, Arena)>,
+    /// Memory that was placed last, and where: programs send and lend the same again and again.
+    placed: Option<Placed>,
     /// What the peer grants.
     grants: Grants,
     /// The memory of its process, where the policy lets us copy from and to it.
     peer_memory: Option<PeerMemory>,
+}
+
+/// Memory of ours, and the grant in which the peer finds it.
+struct Placed {
+    base: usize,
+    len_bytes: usize,
+    writable: bool,
+    grant: GrantId,
+    place: Place,
 }
 
 /// A channel's memory cannot be used.
@@ -72,6 +83,7 @@ impl ShmLane {
         Ok(Self {
             granter: arena
                 .map(|arena| (Granter::new(outgoing.clone(), incoming.clone(), channel), arena)),
+            placed: None,
             grants: Grants::new(incoming.clone(), outgoing.clone()),
             peer_memory: process
                 .map(|process| PeerMemory::new(outgoing.clone(), incoming.clone(), process)),
@@ -331,6 +343,13 @@ impl Lane for ShmLane {
 
     fn place(&mut self, memory: &Source, writable: bool) -> Placing {
         let Some((granter, arena)) = &self.granter else { return Placing::Never };
+        let (base, len_bytes) = (memory.base(), memory.len_bytes());
+        if let Some(last) = &self.placed
+            && (last.base, last.len_bytes, last.writable) == (base.addr(), len_bytes, writable)
+            && granter.is_live(last.grant)
+        {
+            return Placing::At(last.place);
+        }
         let Some((slab, offset)) = arena.find(memory.base(), memory.len_bytes()) else {
             return Placing::Never;
         };
@@ -340,7 +359,10 @@ impl Lane for ShmLane {
         };
         match granter.grant(&slab, writable, send) {
             Granted::Already(grant) | Granted::Now(grant) => {
-                Placing::At(Place { grant: grant.to_word(), offset: offset as u64 })
+                let place = Place { grant: grant.to_word(), offset: offset as u64 };
+                let base = base.addr();
+                self.placed = Some(Placed { base, len_bytes, writable, grant, place });
+                Placing::At(place)
             }
             Granted::Later => Placing::Later,
             Granted::Never => Placing::Never,

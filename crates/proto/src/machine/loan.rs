@@ -57,6 +57,9 @@ impl<L: Lane> Machine<L> {
             Placing::Later | Placing::Never => None,
         };
         let envelope = Envelope { space: Space::Lent, ..*envelope };
+        if let Some(request) = self.announce_now(index, source, place, &envelope)? {
+            return Ok(request);
+        }
         let first = announcement(&envelope, L::source_len(&source), 0, place.is_some());
         match self.enqueue(index, source, first, place, None, &envelope)? {
             Sent::Pending(request) => Ok(request),
@@ -137,13 +140,18 @@ impl<L: Lane> Machine<L> {
 
     /// Lets a loan go; its lender is told, if it is there.
     pub fn let_go(&mut self, lender: PeerId, send_id: u32, len: u64) {
-        if let Ok(index) = self.partner_index(lender)
-            && self.partners[index].lane.is_some()
-        {
-            let done = Message::Done { send_id, taken: len };
-            self.partners[index].answer_announcement(done);
-            self.flush(index);
+        let Ok(index) = self.partner_index(lender) else { return };
+        let partner = &mut self.partners[index];
+        let Some(lane) = partner.lane.as_mut() else { return };
+        let done = Message::Done { send_id, taken: len };
+        // Most often nothing waits before it.
+        if partner.answers.is_empty() && lane.push(&done.emit(), None) == Ok(true) {
+            lane.return_credits(0, 1);
+            lane.ring();
+            return;
         }
+        partner.answer_announcement(done);
+        self.flush(index);
     }
 
     pub(super) fn bind_loan_arrival(&mut self, arrival: u32, request: u32) {

@@ -3,7 +3,7 @@
 
 use super::partner::{Answer, Partner, QueuedSend, Served, StreamEnd};
 use super::request::Body;
-use super::{Envelope, Machine, PeerId, Refusal, Sent, Status, StatusCode};
+use super::{Envelope, Machine, PeerId, Refusal, RequestId, Sent, Status, StatusCode};
 use crate::frame::{BODY_BYTES, Message, SHORT_BODY_BYTES};
 use crate::granted::{Place, Placing};
 use crate::lane::{Lane, LaneFault};
@@ -112,6 +112,43 @@ impl<L: Lane> Machine<L> {
         });
         self.flush(index);
         Ok(Sent::Pending(id))
+    }
+
+    /// Announces a message at once, if nothing waits before it and there is room and credit.
+    #[inline]
+    pub(super) fn announce_now(
+        &mut self,
+        index: usize,
+        source: L::Source,
+        place: Option<Place>,
+        envelope: &Envelope,
+    ) -> Result<Option<RequestId>, Refusal> {
+        let len = L::source_len(&source);
+        let status = Status::of(self.peer_id(index), envelope, len as u64);
+        let partner = &mut self.partners[index];
+        if !partner.queue.is_empty() {
+            return Ok(None);
+        }
+        let id = self.requests.add(Body::Sending { source, announced: true }, status)?;
+        let first = announcement(envelope, len, id.index(), place.is_some());
+        match send_announcement(partner, &first, place) {
+            Ok(true) => {
+                partner.count_sent(len);
+                if let Some(lane) = partner.lane.as_mut() {
+                    lane.ring();
+                }
+                Ok(Some(id))
+            }
+            Ok(false) => {
+                self.requests.free(id.index());
+                Ok(None)
+            }
+            Err(fault) => {
+                self.requests.free(id.index());
+                self.part(index, StatusCode::PeerMisbehaved, fault.0, true);
+                Err(Refusal::PeerGone(StatusCode::PeerMisbehaved))
+            }
+        }
     }
 
     /// A message to oneself: copied when the receive is there, else it waits as unexpected.

@@ -90,6 +90,17 @@ impl Granter {
         }
     }
 
+    /// Whether a grant of this channel has not been taken back: the memory that it named is still
+    /// where it was.
+    #[inline]
+    #[must_use]
+    pub fn is_live(&self, grant: GrantId) -> bool {
+        // ORDERING: relaxed; only this process writes the table, and a grant that is taken back at
+        // this moment is one that the peer finds taken back.
+        let word = WORD_GRANTS + usize::from(grant.slot);
+        self.table.words.load(word, Ordering::Relaxed) == grant.generation
+    }
+
     /// The grant of a slab that the peer has and that allows what is wanted.
     #[must_use]
     pub fn granted(&self, slab: &Arc<Slab>, writable: bool) -> Option<GrantId> {
