@@ -23,6 +23,18 @@ pub enum Placing {
     Never,
 }
 
+impl Placing {
+    /// The place, if there is one now.
+    #[inline]
+    #[must_use]
+    pub fn place(self) -> Option<Place> {
+        match self {
+            Self::At(place) => Some(place),
+            Self::Later | Self::Never => None,
+        }
+    }
+}
+
 /// Why memory of a peer cannot be reached at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {

@@ -3,6 +3,9 @@
 
 /// Longest message that is sent without asking the receiver first, in bytes.
 pub const EAGER_BYTES_MAX: usize = 64 << 10;
+/// Shortest message that its receiver takes out of granted memory where it can, in bytes: from there
+/// on that is quicker than two copies.
+pub const GRANTED_BYTES_MIN: usize = 64 << 10;
 /// Bytes of unreceived eager messages that one peer may have outstanding at a receiver.
 pub const CREDIT_BYTES: u64 = 1 << 20;
 /// Unreceived messages (eager or announced) that one peer may have outstanding at a receiver.

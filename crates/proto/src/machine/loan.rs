@@ -16,7 +16,7 @@ use super::request::Body;
 use super::send::announcement;
 use super::{Envelope, Machine, PeerId, Refusal, RequestId, Selector, Sent, Status, StatusCode};
 use crate::frame::{Message, Space};
-use crate::granted::{Place, Placing};
+use crate::granted::Place;
 use crate::lane::Lane;
 
 /// A loan that has come: to be let go with [`Machine::let_go`]. Until then it counts as a message
@@ -52,10 +52,7 @@ impl<L: Lane> Machine<L> {
         let Some(lane) = partner.lane.as_mut() else {
             return Err(Refusal::PeerGone(partner.gone));
         };
-        let place = match lane.place(&source, false) {
-            Placing::At(place) => Some(place),
-            Placing::Later | Placing::Never => None,
-        };
+        let place = lane.place(&source, false).place();
         let envelope = Envelope { space: Space::Lent, ..*envelope };
         if let Some(request) = self.announce_now(index, source, place, &envelope)? {
             return Ok(request);

@@ -5,9 +5,9 @@ use super::partner::{Answer, Partner, QueuedSend, Served, StreamEnd};
 use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, RequestId, Sent, Status, StatusCode};
 use crate::frame::{BODY_BYTES, Message, SHORT_BODY_BYTES};
-use crate::granted::{Place, Placing};
+use crate::granted::Place;
 use crate::lane::{Lane, LaneFault};
-use crate::limits::{EAGER_BYTES_MAX, fragment_bytes};
+use crate::limits::{EAGER_BYTES_MAX, GRANTED_BYTES_MIN, fragment_bytes};
 
 impl<L: Lane> Machine<L> {
     /// Sends a message. Never waits.
@@ -30,29 +30,32 @@ impl<L: Lane> Machine<L> {
             return Err(Refusal::PeerGone(partner.gone));
         }
         let len = L::source_len(&source);
-        if !envelope.synchronous && len <= EAGER_BYTES_MAX && partner.queue.is_empty() {
-            let first = eager(envelope, len);
-            match send_eager(partner, &source, &first, 0) {
-                Ok(done) if done == Some(len) => {
-                    partner.count_sent(len);
-                    return Ok(Sent::Done);
-                }
-                Ok(done) => return self.enqueue(index, source, first, None, done, envelope),
-                Err(fault) => {
-                    self.part(index, StatusCode::PeerMisbehaved, fault.0, true);
-                    return Err(Refusal::PeerGone(StatusCode::PeerMisbehaved));
-                }
-            }
-        }
-        if !envelope.synchronous && len <= EAGER_BYTES_MAX {
-            return self.enqueue(index, source, eager(envelope, len), None, None, envelope);
-        }
-        let place = match partner.lane.as_mut().map(|lane| lane.place(&source, false)) {
-            Some(Placing::At(place)) if len > EAGER_BYTES_MAX => Some(place),
+        let place = match partner.lane.as_mut() {
+            Some(lane) if len >= GRANTED_BYTES_MIN => lane.place(&source, false).place(),
             _ => None,
         };
-        let first = announcement(envelope, len, 0, place.is_some());
-        self.enqueue(index, source, first, place, None, envelope)
+        if envelope.synchronous || len > EAGER_BYTES_MAX || place.is_some() {
+            if let Some(request) = self.announce_now(index, source, place, envelope)? {
+                return Ok(Sent::Pending(request));
+            }
+            let first = announcement(envelope, len, 0, place.is_some());
+            return self.enqueue(index, source, first, place, None, envelope);
+        }
+        let first = eager(envelope, len);
+        if !partner.queue.is_empty() {
+            return self.enqueue(index, source, first, None, None, envelope);
+        }
+        match send_eager(partner, &source, &first, 0) {
+            Ok(done) if done == Some(len) => {
+                partner.count_sent(len);
+                Ok(Sent::Done)
+            }
+            Ok(done) => self.enqueue(index, source, first, None, done, envelope),
+            Err(fault) => {
+                self.part(index, StatusCode::PeerMisbehaved, fault.0, true);
+                Err(Refusal::PeerGone(StatusCode::PeerMisbehaved))
+            }
+        }
     }
 
     /// An empty message behind the others, whatever the limit of the queue says.
