@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The gate: ten thousand spinning round trips make not one system call.
+//! The gate: ten thousand spinning round trips make not one system call, and neither do long messages
+//! out of granted memory.
 //!
 //! ```text
 //!   this test --runs itself as--> child: ping <---- round trips, spinning ----> pong
@@ -21,14 +22,14 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use diolkos::{
-    Endpoint, Envelope, PeerId, Selector, Sent, Sink, Source, Space, Status, StatusCode,
-};
+use diolkos::{Block, Endpoint, Envelope, PeerId, Selector, Sent, Space, Status, StatusCode};
 
 /// Tells the child what it is.
 const ROLE: &str = "DIOLKOS_SYSTEM_CALLS";
 /// Round trips: length in bytes, and how many.
-const PLAN: [(usize, u64); 2] = [(8, 10_000), (4096, 1_000)];
+const PLAN: [(usize, u64); 3] = [(8, 10_000), (4096, 1_000), (LONGEST, 100)];
+/// A message that the receiver takes out of granted memory.
+const LONGEST: usize = 256 << 10;
 /// Round trips of each length before the gate closes: memory has been touched, pools have grown.
 const WARM_UP: u64 = 2_000;
 /// Longer than any wait here. A spin ends early when the thread lost its processor for a while; it
@@ -93,20 +94,21 @@ fn clock_is_a_plain_function() -> bool {
 struct End {
     endpoint: Endpoint,
     peer: PeerId,
-    from: Vec<u8>,
-    to: Vec<u8>,
+    from: Block,
+    to: Block,
 }
 
 impl End {
     fn new((endpoint, peer): (Endpoint, PeerId)) -> Self {
-        Self { endpoint, peer, from: vec![0; 4096], to: vec![0; 4096] }
+        let allocate = || endpoint.alloc(LONGEST, 64, Some(peer)).expect("memory");
+        let (from, to) = (allocate(), allocate());
+        Self { endpoint, peer, from, to }
     }
 
     fn send(&mut self, number: u64, len: usize) {
-        self.from[..8].copy_from_slice(&number.to_le_bytes());
-        // SAFETY: the buffer is this end's until it is dropped, and it is never dropped; it changes
-        // only here, after the send before has ended.
-        let source = unsafe { Source::from_raw(self.from.as_ptr(), len) };
+        // It changes only here, after the send before has ended.
+        self.from.sink().write(0, &number.to_le_bytes());
+        let source = self.from.source().part(0, len);
         let sent = self.endpoint.isend(source, self.peer, &Envelope::default());
         match sent.expect("a send") {
             Sent::Done => {}
@@ -115,12 +117,11 @@ impl End {
     }
 
     fn receive(&mut self, number: u64, len: usize) {
-        // SAFETY: as in `send`; the request has ended before the buffer is looked at.
-        let sink = unsafe { Sink::from_raw(self.to.as_mut_ptr(), len) };
+        let sink = self.to.sink().first(len);
         let selector = Selector { match_info: 0, mask: 0, source: None, space: Space::Tagged };
         let request = self.endpoint.irecv(sink, &selector).expect("a receive");
         expect(&self.spin(request), len);
-        assert_eq!(self.to[..8], number.to_le_bytes());
+        assert_eq!(self.to.source().part(0, 8).to_vec(), number.to_le_bytes());
     }
 
     fn spin(&self, request: diolkos::RequestId) -> Status {
