@@ -877,6 +877,8 @@ class Loan(_Context):
     def immediate(self) -> int:
         """Immediate data."""
 
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -953,10 +955,8 @@ class Relay:
         """Whether it still carries messages."""
 
 def wait_any(requests: Sequence[Request], timeout: float | None = None) -> tuple[int, Status]:
-    """Waits until one of the requests has ended: its place in the list, and its status.
-
-    The requests may be of several endpoints. One that failed raises, with `index` set to its place.
-    """
+    """Waits until one of the requests has ended: its place in the list, and its status. They may be
+    of several endpoints. One that failed raises, with `index` set to its place."""
 
 def local_pair() -> tuple[tuple[Endpoint, Peer], tuple[Endpoint, Peer]]:
     """Two endpoints of this process that are joined without a backend: `diolkos.testing.pair`."""

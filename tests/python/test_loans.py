@@ -392,3 +392,26 @@ def test_interrupts_end_the_wait(program: type[Program]) -> None:
     child.signal(signal.SIGINT)
     assert child.line() == "interrupted 0"
     child.succeed()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "H", "u4", "Q", "L", "i4", "i8", "f4", "f8", "b", "h"])
+def test_a_loan_gives_single_elements_as_its_view_does(alice: Side, bob: Side, dtype: str) -> None:
+    memory = alice.endpoint.alloc(48)
+    memoryview(memory)[:] = bytes(range(200, 248))
+    request = alice.endpoint.lend(memory, alice.peer)
+    loan = bob.endpoint.recv_loan(dtype=dtype)
+    view = memoryview(loan)
+    assert len(loan) == len(view)
+    for index in range(-len(view), len(view)):
+        assert repr(loan[index]) == repr(view[index])
+    assert bytes(loan[1:3]) == bytes(view[1:3])
+    for wrong in (len(view), -len(view) - 1):
+        with pytest.raises(IndexError):
+            loan[wrong]
+    with pytest.raises(TypeError):
+        loan["0"]
+    view.release()
+    loan.release()
+    with pytest.raises(ValueError, match="released"):
+        loan[0]
+    request.wait(10)

@@ -439,6 +439,13 @@ impl Endpoint {
         Ok(core.machine.test(request)?)
     }
 
+    /// The status of a request that has ended with success, which frees it. Makes no progress.
+    #[inline]
+    #[must_use]
+    pub fn test_success(&self, request: RequestId) -> Option<Status> {
+        self.lock().ok()?.machine.test_success(request)
+    }
+
     /// The first of these requests that is complete, which frees it.
     ///
     /// # Errors

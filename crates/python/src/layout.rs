@@ -20,6 +20,13 @@ pub struct Element {
     bytes: isize,
 }
 
+/// One element as a plain value.
+pub enum Scalar {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+}
+
 /// Elements, and their order.
 pub struct Layout {
     element: Element,
@@ -163,6 +170,48 @@ impl Layout {
     /// The lengths of the dimensions.
     pub fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.lengths())
+    }
+
+    /// The elements of the first dimension.
+    pub fn len(&self) -> usize {
+        self.lengths().first().map_or(0, |length| *length as usize)
+    }
+
+    /// An element of a row of plain numbers, counted from its end if negative. `None`: it is not one,
+    /// or lies outside.
+    ///
+    /// # Safety
+    /// `base` must be readable for as many bytes as the layout has. Others may change them.
+    #[inline]
+    pub unsafe fn scalar(&self, base: *const c_void, index: isize) -> Option<Scalar> {
+        let Dimensions::One { length: [length], .. } = self.dimensions else { return None };
+        let index = if index < 0 { index + length } else { index };
+        let &[letter] = self.element.format.to_bytes() else { return None };
+        if !(0..length).contains(&index) {
+            return None;
+        }
+        // SAFETY: inside the row, as just compared, with elements of `bytes` each.
+        let at = unsafe { base.cast::<u8>().offset(index * self.element.bytes) };
+        macro_rules! read {
+            ($kind:ty) => {
+                // SAFETY: as many bytes as the format's elements have; an array of bytes has no
+                // alignment, and volatile reads may find anything.
+                <$kind>::from_ne_bytes(unsafe {
+                    at.cast::<[u8; size_of::<$kind>()]>().read_volatile()
+                })
+            };
+        }
+        Some(match letter {
+            b'B' => Scalar::Unsigned(read!(u8).into()),
+            b'H' => Scalar::Unsigned(read!(u16).into()),
+            b'I' => Scalar::Unsigned(read!(u32).into()),
+            b'L' | b'Q' => Scalar::Unsigned(read!(u64)),
+            b'i' => Scalar::Signed(read!(i32).into()),
+            b'l' | b'q' => Scalar::Signed(read!(i64)),
+            b'f' => Scalar::Float(read!(f32).into()),
+            b'd' => Scalar::Float(read!(f64)),
+            _ => return None,
+        })
     }
 
     fn lengths(&self) -> &[isize] {

@@ -5,15 +5,16 @@ use std::ffi::{c_int, c_void};
 use std::time::Instant;
 
 use diolkos::{Envelope, PeerId, ReceivedLoan, RequestId, Selector, Space};
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyMemoryView, PyTuple};
 
 use crate::buffer::Buffer;
 use crate::endpoint::Endpoint;
 use crate::errors;
-use crate::layout::{self, Element, Layout};
+use crate::layout::{self, Element, Layout, Scalar};
 use crate::lent::Lent;
 use crate::link::Link;
 use crate::lock::Mutex;
@@ -158,6 +159,31 @@ impl Loan {
     #[pyo3(signature = (*_exception))]
     fn __exit__(&self, _exception: &Bound<'_, PyTuple>) {
         self.release();
+    }
+
+    fn __len__(&self) -> usize {
+        self.layout.len()
+    }
+
+    /// As `memoryview(loan)[index]`; quicker for a plain number of a row.
+    fn __getitem__<'py>(
+        slf: &Bound<'py, Self>,
+        index: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let this = slf.get();
+        let scalar = index.extract::<isize>().ok().and_then(|index| {
+            let state = this.state.lock();
+            let there = state.loan.is_some() && !state.released;
+            // SAFETY: the loan is held while the lock is, and has as many bytes as the layout.
+            there.then(|| unsafe { this.layout.scalar(this.base, index) }).flatten()
+        });
+        match scalar {
+            Some(Scalar::Unsigned(value)) => value.into_bound_py_any(py),
+            Some(Scalar::Signed(value)) => value.into_bound_py_any(py),
+            Some(Scalar::Float(value)) => value.into_bound_py_any(py),
+            None => PyMemoryView::from(slf.as_any())?.get_item(index),
+        }
     }
 
     /// NumPy asks here when it was refused a view, and would hide why.

@@ -357,6 +357,16 @@ impl<L: Lane> Machine<L> {
         self.requests.take_complete(id)
     }
 
+    /// As [`Machine::test`], if it has ended with success; any other is left as it is.
+    #[inline]
+    pub fn test_success(&mut self, id: RequestId) -> Option<Status> {
+        let index = self.requests.check(id).ok()?;
+        if self.requests.slot(index).status.code != StatusCode::Success {
+            return None;
+        }
+        self.requests.take_complete(id).ok()?
+    }
+
     /// Whether a request is complete, without freeing it.
     ///
     /// # Errors

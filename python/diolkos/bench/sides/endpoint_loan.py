@@ -18,7 +18,7 @@ class EndpointLoanWorker(LoanWorker):
         write_word="words_out[0] = i",
         lend="request = lend(memory, peer)",
         receive="loan = recv_loan(dtype='Q')",
-        read_word="memoryview(loan)[0]",
+        read_word="loan[0]",
         let_go="loan.release()",
         returned="request.wait()",
         outgoing="outgoing",
