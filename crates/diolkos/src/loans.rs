@@ -136,7 +136,7 @@ impl Core {
         self.drop_forgotten_copies();
         while let Some((request, len)) = self.machine.take_wanting() {
             let len = usize::try_from(len).unwrap_or(usize::MAX);
-            let block = self.arena.alloc(len, 1, None).ok();
+            let block = self.arena.alloc_sparse(len).ok();
             self.machine.fill_loan(request, block.as_ref().map(Block::sink));
             if let Some(block) = block {
                 self.copies.insert(request, Copied { block, forgotten: false });

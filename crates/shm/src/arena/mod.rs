@@ -170,6 +170,32 @@ impl Arena {
             state.used_bytes += bytes as u64;
             return Ok(self.hand_out(&mut state, slab, len_bytes));
         }
+        self.make(state, bytes, len_bytes, || Slab::new(bytes, align, len_bytes))
+    }
+
+    /// As `alloc`, with pages that come when they are touched: for a length that a peer alleges, which
+    /// may never fill it.
+    ///
+    /// # Errors
+    /// As `alloc`.
+    pub fn alloc_sparse(&self, len_bytes: usize) -> Result<Block, ArenaError> {
+        if len_bytes > LEN_MAX {
+            return Err(ArenaError::TooLong);
+        }
+        let page_bytes = rustix::param::page_size();
+        let bytes = classes::slab_bytes(len_bytes, page_bytes);
+        let state = self.inner.lock();
+        self.make(state, bytes, len_bytes, || Slab::sparse(bytes, page_bytes, len_bytes))
+    }
+
+    /// A block in a slab of its own, if the limit allows it.
+    fn make(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        bytes: usize,
+        len_bytes: usize,
+        slab: impl Fn() -> Result<Slab, Errno>,
+    ) -> Result<Block, ArenaError> {
         let limit_bytes = self.inner.limit_bytes;
         let (asked_bytes, used_bytes) = (bytes as u64, state.used_bytes);
         if used_bytes.saturating_add(asked_bytes) > limit_bytes {
@@ -181,10 +207,10 @@ impl Arena {
         let evicted = state.shrink_cache(room, CACHED_MAX);
         drop(state);
         drop(evicted);
-        let made = Slab::new(bytes, align, len_bytes).or_else(|_| {
+        let made = slab().or_else(|_| {
             // Whatever is short, what is cached has some of it.
             self.trim();
-            Slab::new(bytes, align, len_bytes)
+            slab()
         });
         let mut state = self.inner.lock();
         match made {

@@ -56,6 +56,8 @@ pub(crate) struct State {
     sealed: bool,
     /// Who was given this very file, if anybody.
     exposures: Vec<Exposure>,
+    /// Its pages are there from the start, as every user of the arena expects.
+    populated: bool,
 }
 
 /// A channel whose peer was given the file.
@@ -76,9 +78,18 @@ unsafe impl Sync for Slab {}
 impl Slab {
     /// A slab of `bytes`, whole pages, at a multiple of `align`.
     pub(super) fn new(bytes: usize, align: usize, len_bytes: usize) -> Result<Self, Errno> {
+        let slab = Self::sparse(bytes, align, len_bytes)?;
+        populate(slab.base, bytes)?;
+        slab.lock().populated = true;
+        Ok(slab)
+    }
+
+    /// As `new`, with pages that come when they are touched: for lengths that a peer alleges.
+    pub(super) fn sparse(bytes: usize, align: usize, len_bytes: usize) -> Result<Self, Errno> {
         let (file, base) = mapped_file(bytes, align)?;
-        let state =
-            State { file, len_bytes, writable: false, sealed: false, exposures: Vec::new() };
+        let (writable, sealed, populated) = (false, false, false);
+        let exposures = Vec::new();
+        let state = State { file, len_bytes, writable, sealed, exposures, populated };
         Ok(Self { base, bytes, state: Mutex::new(state) })
     }
 
@@ -138,6 +149,11 @@ impl Slab {
             taken.iter().for_each(|(table, grant)| table.await_touch(*grant));
         }
         let (file, fresh) = mapped_file(self.bytes, rustix::param::page_size())?;
+        if let Err(errno) = populate(fresh, self.bytes) {
+            // SAFETY: nobody has seen the fresh mapping.
+            let _ = unsafe { munmap(fresh.as_ptr().cast(), self.bytes) };
+            return Err(errno);
+        }
         // SAFETY: both mappings have at least so many bytes and do not overlap. Peers may write the
         // old one meanwhile, which this copy allows; the fresh one is known to nobody else.
         unsafe { copy::out_of_peer(self.base.as_ptr(), fresh.as_ptr(), state.len_bytes) };
@@ -156,6 +172,7 @@ impl Slab {
         state.exposures.clear();
         state.sealed = false;
         state.writable = writable;
+        state.populated = true;
         Ok(())
     }
 
@@ -191,8 +208,8 @@ impl Slab {
             // A peer that may write would do so under the next user's hands.
             return if only && !state.writable { Fate::KeepFor(channel) } else { Fate::Close };
         }
-        if state.sealed && state.writable {
-            // Its file cannot be granted read-only any more.
+        if !state.populated || (state.sealed && state.writable) {
+            // The next user would pay for its pages. Or its file cannot be granted read-only any more.
             return Fate::Close;
         }
         state.writable = false;
@@ -259,7 +276,7 @@ impl Drop for Slab {
     }
 }
 
-/// A fresh file of `bytes` for ever, mapped at a multiple of `align` with all its pages present.
+/// A fresh file of `bytes` for ever, mapped at a multiple of `align`.
 fn mapped_file(bytes: usize, align: usize) -> Result<(OwnedFd, NonNull<u8>), Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let made = rustix::fs::memfd_create("diolkos-arena", flags | MemfdFlags::NOEXEC_SEAL);
@@ -277,16 +294,18 @@ fn mapped_file(bytes: usize, align: usize) -> Result<(OwnedFd, NonNull<u8>), Err
         // SAFETY: our own mapping of so many bytes. Only advice: most systems have none for files.
         let _ = unsafe { madvise(address, bytes, Advice::LinuxHugepage) };
     }
-    // SAFETY: our own mapping of so many bytes; populating changes no contents.
-    match unsafe { madvise(address, bytes, Advice::LinuxPopulateWrite) } {
+    Ok((file, base))
+}
+
+/// Makes the pages of a slab's mapping present.
+fn populate(base: NonNull<u8>, bytes: usize) -> Result<(), Errno> {
+    // SAFETY: the caller's own mapping of so many bytes; populating changes no contents.
+    match unsafe { madvise(base.as_ptr().cast(), bytes, Advice::LinuxPopulateWrite) } {
         // Kernels before 5.14 do not know the advice; pages then fault in on first use.
-        Ok(()) | Err(Errno::INVAL) => Ok((file, base)),
-        Err(errno) => {
-            // SAFETY: nobody has seen this mapping.
-            let _ = unsafe { munmap(address, bytes) };
-            // A page that cannot be had is told as a bad address.
-            Err(if errno == Errno::FAULT { Errno::NOMEM } else { errno })
-        }
+        Ok(()) | Err(Errno::INVAL) => Ok(()),
+        // A page that cannot be had is told as a bad address.
+        Err(Errno::FAULT) => Err(Errno::NOMEM),
+        Err(errno) => Err(errno),
     }
 }
 

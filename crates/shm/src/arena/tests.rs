@@ -148,3 +148,15 @@ fn a_slab_that_nobody_has_changes_its_kind_without_moving() {
     // What comes out of the cache is neither.
     assert!(!arena.alloc(MIB, 8, None).unwrap().slab().is_writable());
 }
+
+#[test]
+fn a_sparse_block_counts_in_full_and_is_not_used_again() {
+    let arena = Arena::new(64 << 20);
+    let block = arena.alloc_sparse(MIB).unwrap();
+    assert_eq!(block.source().to_vec(), vec![0; MIB]);
+    assert!(arena.status().used_bytes >= MIB as u64);
+    assert!(matches!(arena.alloc_sparse(64 << 20), Err(ArenaError::Full { .. })));
+    drop(block);
+    let status = arena.status();
+    assert_eq!((status.used_bytes, status.cached_bytes), (0, 0), "its pages may be missing");
+}
