@@ -220,6 +220,12 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert (path.parent / target).exists(), f"{name(path)} links to {target}"
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, "pytest imports test files by their names"
+
+
 def test_documents_name_tests_that_exist() -> None:
     """A claim that names a test must name one that is there."""
     code = "\n".join(path.read_text(encoding="utf-8") for path in RUST + PYTHON)
