@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-import diolkos
 from diolkos.bench import options, table
 from diolkos.bench.contenders import Diolkos, rival
 from diolkos.bench.control import Command, Operation, times_from
@@ -35,10 +34,6 @@ from diolkos.bench.slices import Histogram
 from diolkos.bench.taking import batch_of
 
 ONE_SIDED = [Operation.RDMA_WRITE, Operation.RDMA_READ, Operation.RDMA_ATOMIC]
-
-needs_regions = pytest.mark.skipif(
-    not hasattr(diolkos.Endpoint, "alloc"), reason="the native module has no arena"
-)
 
 
 # --- The loops, with both sides in one process over a library that is two queues. ---------------
@@ -365,7 +360,6 @@ def rows_printed(*words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@needs_regions
 @pytest.mark.slow
 @pytest.mark.parametrize("face", ["python", "native"])
 @pytest.mark.parametrize("operation", ["write", "read", "atomic"])
@@ -383,7 +377,6 @@ def test_rdma_against_the_bare_copy(face: str, operation: str) -> None:
         assert memcpy["ours_over_theirs"]["p50"] > 0
 
 
-@needs_regions
 @pytest.mark.slow
 def test_rdma_on_the_switched_road() -> None:
     ours = rows_printed("rdma", "--road", "switched", "--sizes", "4K")[0]
@@ -391,7 +384,6 @@ def test_rdma_on_the_switched_road() -> None:
     assert ours["library"].endswith("copied")
 
 
-@needs_regions
 @pytest.mark.slow
 def test_loan_against_what_python_programs_use() -> None:
     words = ["loan", "--sizes", "8,1M", "--against", "iceoryx2,shared_memory"]
@@ -402,7 +394,6 @@ def test_loan_against_what_python_programs_use() -> None:
     assert all(row["ours_over_theirs"]["p50"] > 0 for row in rows if row not in ours)
 
 
-@needs_regions
 @pytest.mark.slow
 @pytest.mark.parametrize("face", ["python", "native", "asyncio"])
 def test_pingpong_out_of_granted_memory(face: str) -> None:
