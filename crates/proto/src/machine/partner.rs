@@ -9,7 +9,7 @@ use super::remote::{Known, Operation};
 use super::request::Body;
 use super::{Machine, PeerId, Refusal, StatusCode};
 use crate::credit::{HeldCredit, SendCredit};
-use crate::frame::{Answer as Verdict, Message};
+use crate::frame::Message;
 use crate::granted::Place;
 use crate::lane::Lane;
 use crate::limits::{CREDIT_MESSAGES, PARTNERS_MAX};
@@ -62,8 +62,6 @@ pub(super) enum Answer {
     },
     /// Where a region is, as of when it is sent.
     Tell { region: u32 },
-    /// A peer may not know where a region is.
-    Refused { region: u32, answer: Verdict },
 }
 
 /// What a peer is being served out of our regions.

@@ -76,13 +76,7 @@ impl<L: Lane> Machine<L> {
         let Pull { request, send_id, sink, end, .. } = pull;
         let accepted = end as u64;
         partner.answer_announcement(Message::Cts { send_id, recv_id: request, accepted });
-        if accepted == 0 {
-            let length = self.requests.slot(request).status.message_bytes;
-            self.requests.complete(request, outcome(0, length), 0);
-        } else {
-            self.requests.slot(request).body =
-                Body::Filling { sink, received: 0, expected: accepted, rendezvous: true };
-        }
+        self.await_data(request, sink, accepted);
     }
 
     /// The receiver has taken a message that we announced, or let a loan go.

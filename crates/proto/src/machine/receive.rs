@@ -277,8 +277,13 @@ impl<L: Lane> Machine<L> {
             self.requests.complete(request, code, 0);
             return;
         }
+        self.await_data(request, sink, accepted);
+    }
+
+    /// So much of a message was asked for, and comes as parts; nothing comes of nothing.
+    pub(super) fn await_data(&mut self, request: u32, sink: L::Sink, accepted: u64) {
         if accepted == 0 {
-            let code = outcome(0, status.message_bytes);
+            let code = outcome(0, self.requests.slot(request).status.message_bytes);
             self.requests.complete(request, code, 0);
         } else {
             self.requests.slot(request).body =

@@ -201,8 +201,7 @@ impl<L: Lane> Machine<L> {
         let peer = self.peer_id(index);
         let Some(lane) = self.partners[index].lane.as_mut() else { return Ok(false) };
         let Some(region) = self.regions.get_mut(&number) else {
-            let message = refusal(number, Answer::Revoked);
-            return lane.push_body(&message.emit(), &[0; 4], crate::frame::BODY_BYTES);
+            return lane.push(&refusal(number, Answer::Revoked).emit(), None);
         };
         let writable = region.sink().is_some();
         let place = match lane.place(&region.source(), writable) {
@@ -252,9 +251,7 @@ impl<L: Lane> Machine<L> {
         }
         match self.region_for(index, number, secret) {
             Ok(_) => self.queue_tell(index, number),
-            Err(answer) => {
-                self.partners[index].answers.push_back(Queued::Refused { region: number, answer });
-            }
+            Err(answer) => self.partners[index].answer(refusal(number, answer)),
         }
         self.flush(index);
         Ok(())
@@ -430,8 +427,9 @@ impl<L: Lane> Machine<L> {
     /// is told of our own accord does not count.
     fn owes_too_much(&self, index: usize) -> bool {
         self.partners[index].owes_too_much(|answer| match answer {
-            Queued::Refused { .. } => true,
-            Queued::Frame { message, .. } => matches!(message, Message::Answer { .. }),
+            Queued::Frame { message, .. } => {
+                matches!(message, Message::Answer { .. } | Message::Tell { .. })
+            }
             Queued::Tell { .. } => false,
         })
     }

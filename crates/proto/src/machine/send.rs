@@ -4,7 +4,7 @@
 use super::partner::{Answer, Partner, QueuedSend, Served, StreamEnd};
 use super::request::Body;
 use super::{Envelope, Machine, PeerId, Refusal, RequestId, Sent, Status, StatusCode};
-use crate::frame::{BODY_BYTES, Message, SHORT_BODY_BYTES};
+use crate::frame::{Message, SHORT_BODY_BYTES};
 use crate::granted::Place;
 use crate::lane::{Lane, LaneFault};
 use crate::limits::{EAGER_BYTES_MAX, GRANTED_BYTES_MIN, fragment_bytes};
@@ -195,39 +195,23 @@ impl<L: Lane> Machine<L> {
     }
 
     fn flush_answers(&mut self, index: usize) -> Result<bool, LaneFault> {
-        let partner = &mut self.partners[index];
-        let Some(lane) = partner.lane.as_mut() else { return Ok(false) };
         let mut moved = false;
-        let mut tell = None;
-        while let Some(answer) = partner.answers.front() {
-            let (message, returns_credit) = match *answer {
-                Answer::Frame { message, returns_credit } => (message, returns_credit),
-                Answer::Refused { region, answer } => {
-                    (super::region::refusal(region, answer), false)
+        while let Some(answer) = self.partners[index].answers.front() {
+            let sent = match *answer {
+                Answer::Tell { region } => self.send_tell(index, region)?,
+                Answer::Frame { message, returns_credit } => {
+                    let Some(lane) = self.partners[index].lane.as_mut() else { break };
+                    let sent = lane.push(&message.emit(), None)?;
+                    if sent && returns_credit {
+                        lane.return_credits(0, 1);
+                    }
+                    sent
                 }
-                Answer::Tell { region } => {
-                    tell = Some(region);
-                    break;
-                }
-            };
-            let sent = match message {
-                Message::Tell { .. } => lane.push_body(&message.emit(), &[0; 4], BODY_BYTES)?,
-                _ => lane.push(&message.emit(), None)?,
             };
             if !sent {
                 break;
             }
-            if returns_credit {
-                lane.return_credits(0, 1);
-            }
-            partner.answers.pop_front();
-            moved = true;
-        }
-        if let Some(region) = tell
-            && self.send_tell(index, region)?
-        {
             self.partners[index].answers.pop_front();
-            self.flush_answers(index)?;
             moved = true;
         }
         Ok(moved)
