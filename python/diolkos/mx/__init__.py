@@ -11,43 +11,25 @@ Nothing here is needed to run such a program.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-__all__ = ["LIBRARY_NAMES", "MissingLibrary", "cflags", "include_dir", "library_dir", "libs"]
+from diolkos.clibrary import CLibrary, MissingLibrary
 
-_HERE = Path(__file__).resolve().parent
+__all__ = [
+    "LIBRARY",
+    "LIBRARY_NAMES",
+    "MissingLibrary",
+    "cflags",
+    "include_dir",
+    "library_dir",
+    "libs",
+]
 
 #: The library, and the names that programs built against Open-MX look for.
 LIBRARY_NAMES = ("libmyriexpress.so", "libopen-mx.so.0", "libopen-mx.so")
 
-
-class MissingLibrary(Exception):
-    """The package was built without the library; `hint` says how to get it."""
-
-    hint = "run `make mx` in a clone, or install a wheel"
-
-
-def include_dir() -> Path:
-    """The folder of ``myriexpress.h`` and the other headers."""
-    return _HERE / "include"
-
-
-def library_dir() -> Path:
-    """The folder of ``libmyriexpress.so``. Raises :class:`MissingLibrary` when it is not there."""
-    directory = _HERE / "lib"
-    if not (directory / LIBRARY_NAMES[0]).is_file():
-        raise MissingLibrary(f"there is no {LIBRARY_NAMES[0]} in {directory}")
-    return directory
-
-
-def cflags() -> str:
-    """What a compiler needs, quoted for a shell."""
-    return shlex.join([f"-I{include_dir()}"])
-
-
-def libs() -> str:
-    """What a linker needs, quoted for a shell. The program will find the library where it is now.
-    Raises :class:`MissingLibrary`."""
-    directory = library_dir()
-    return shlex.join([f"-L{directory}", f"-Wl,-rpath,{directory}", "-lmyriexpress"])
+LIBRARY = CLibrary(Path(__file__).resolve().parent, LIBRARY_NAMES, target="mx")
+include_dir = LIBRARY.include_dir
+library_dir = LIBRARY.library_dir
+cflags = LIBRARY.cflags
+libs = LIBRARY.libs

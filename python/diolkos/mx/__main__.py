@@ -3,44 +3,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
 
-from diolkos import mx
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints what is asked for, on one line; returns the exit code."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
-    answers: list[Callable[[], object]] = args.answers or []
-    if not answers:
-        parser.error("ask for something: --cflags, --libs, --libdir or --includedir")
-    try:
-        print(*(answer() for answer in answers))
-    except mx.MissingLibrary as error:
-        print(f"error: {error}", file=sys.stderr)
-        print(f"hint: {error.hint}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m diolkos.mx",
-        description="Say where the MX library and its headers are, for C compilers.",
-        epilog="example: cc program.c $(python -m diolkos.mx --cflags --libs)",
-    )
-    for option, answer, text in (
-        ("--cflags", mx.cflags, "options for the compiler"),
-        ("--libs", mx.libs, "options for the linker"),
-        ("--libdir", mx.library_dir, "the folder of libmyriexpress.so"),
-        ("--includedir", mx.include_dir, "the folder of the headers"),
-    ):
-        parser.add_argument(option, dest="answers", action="append_const", const=answer, help=text)
-    return parser
-
+from diolkos.mx import LIBRARY
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        LIBRARY.main("diolkos.mx", "Say where the MX library and its headers are, for C compilers.")
+    )
