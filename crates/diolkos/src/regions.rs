@@ -31,6 +31,12 @@ pub(crate) struct Registered {
     writable: bool,
 }
 
+impl Registered {
+    fn is_in(&self, slab: &Arc<Slab>) -> bool {
+        self.slab.as_ref().is_some_and(|own| Arc::ptr_eq(own, slab))
+    }
+}
+
 /// Memory that peers with its key may use. Dropping it revokes it.
 pub struct Region {
     endpoint: Endpoint,
@@ -118,8 +124,7 @@ impl Endpoint {
         core.machine.withdraw_region(number);
         let Some(region) = core.regions.remove(&number) else { return Ok(()) };
         let Some(slab) = region.slab else { return Ok(()) };
-        let same = |other: &Registered| other.slab.as_ref().is_some_and(|s| Arc::ptr_eq(s, &slab));
-        let writable = core.regions.values().any(|other| same(other) && other.writable);
+        let writable = core.regions.values().any(|other| other.is_in(&slab) && other.writable);
         if let Err(errno) = slab.renew(writable) {
             // Kept, so that it can be tried again: peers may still see the memory.
             let region = Registered { slab: Some(slab), writable: region.writable };
@@ -233,9 +238,8 @@ impl Endpoint {
 impl Core {
     /// Memory has moved: whoever knows a region in it must hear where it is now.
     fn tell_neighbours(&mut self, slab: &Arc<Slab>) {
-        let same = |other: &Registered| other.slab.as_ref().is_some_and(|s| Arc::ptr_eq(s, slab));
-        let numbers: Vec<u32> =
-            self.regions.iter().filter(|(_, other)| same(other)).map(|(n, _)| *n).collect();
+        let here = self.regions.iter().filter(|(_, other)| other.is_in(slab));
+        let numbers: Vec<u32> = here.map(|(number, _)| *number).collect();
         for number in numbers {
             self.machine.tell_region_again(number);
         }

@@ -182,7 +182,10 @@ impl<L: Lane> Machine<L> {
         if let Some((partner, place)) = self.at_hand(peer, key, offset, len, true)? {
             let Some(lane) = partner.lane.as_mut() else { return Err(Refusal::NotConnected) };
             if lane.write_placed(&place, 0, &source, len).is_ok() {
-                return self.finish_at_once(peer, L::source_part(&source, 0, 0), notify);
+                if let Some(envelope) = notify {
+                    self.notify(peer, L::source_part(&source, 0, 0), &envelope);
+                }
+                return Ok(Sent::Done);
             }
         }
         self.begin(peer, key, offset, len, Kind::Write { source, notify })
@@ -311,19 +314,6 @@ impl<L: Lane> Machine<L> {
             },
             _ => Ok(None),
         }
-    }
-
-    #[inline]
-    fn finish_at_once(
-        &mut self,
-        peer: PeerId,
-        empty: L::Source,
-        notify: Option<Envelope>,
-    ) -> Result<Sent, Refusal> {
-        if let Some(envelope) = notify {
-            self.notify(peer, empty, &envelope);
-        }
-        Ok(Sent::Done)
     }
 
     /// Tells the target's program that something was written.
